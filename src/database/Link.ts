@@ -1,0 +1,38 @@
+/**
+ * What the door and the prober stand in front of: a way to a database. `PostgresLink` is a real one, `ScriptedLink` one
+ * that obeys an `Outage`. Not for stores: they pass through `Database`.
+ */
+import type { PgClient } from "@effect/sql-pg/PgClient"
+import { Context, type Duration, type Effect } from "effect"
+import type { SqlError } from "effect/sql/SqlError"
+
+/** Which server answered. Another identifier, or a timeline that went back, is another history of the data. */
+export interface ServerIdentity {
+  readonly systemIdentifier: string
+  readonly timeline: number
+}
+
+export interface Work {
+  readonly kind: "read" | "write"
+  /** What is done, as `Service.method`. */
+  readonly operation: string
+}
+
+export class Link extends Context.Service<Link, {
+  /**
+   * Writes the heartbeat of this replica: the one proof that the database takes our writes. With `fresh` over a new
+   * connection, to each host in turn, and the tables are made or brought up to date first, if this server may need it.
+   */
+  readonly probe: (fresh: boolean) => Effect.Effect<ServerIdentity | undefined, unknown>
+  /** How long a probe may take, all hosts included. */
+  readonly probeWithin: Duration.Duration
+  /** Runs work on a pooled connection. */
+  readonly run: <A, E, R>(
+    what: Work,
+    work: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | SqlError, Exclude<R, PgClient>>
+  /** New connections for everything, to the server that the last probe found. */
+  readonly renew: Effect.Effect<void>
+  /** Ends all connections at once. Whoever waits on one fails with this cause. */
+  readonly sever: (cause: Error) => Effect.Effect<void>
+}>()("lull/database/Link") {}

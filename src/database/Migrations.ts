@@ -1,0 +1,66 @@
+/**
+ * The schema, as numbered migrations. A migration that was released is never changed: add another. They run when the
+ * database first takes writes, in one transaction under a lock, so that replicas which start together do not meet.
+ *
+ * Job rows are updated twice in their life, and heartbeats come in between: the table keeps free space in its pages, and
+ * no column that a heartbeat changes is indexed, so that a heartbeat is an update in place. Jobs with a time before which
+ * they may not start are `waiting`, outside the index that workers look into, until that time has come.
+ */
+import { PgClient } from "@effect/sql-pg/PgClient"
+import { Effect } from "effect"
+import * as Migrator from "effect/sql/Migrator"
+
+const statements = (...texts: ReadonlyArray<string>) =>
+  Effect.flatMap(PgClient, (sql) => Effect.forEach(texts, (text) => sql.unsafe(text), { discard: true }))
+
+const migrations = {
+  "0001_jobs": statements(
+    `create schema if not exists lull`,
+    `create table lull.replica (
+      id uuid primary key,
+      name text not null,
+      started_at timestamptz not null default now(),
+      beat_at timestamptz not null default now()
+    ) with (fillfactor = 50)`,
+    `create table lull.tag_set (
+      key text primary key,
+      tags jsonb not null
+    )`,
+    `create table lull.job (
+      id uuid primary key,
+      type text not null,
+      tag_key text not null default '{}',
+      priority smallint not null default 0,
+      status text not null default 'pending',
+      input json not null,
+      idempotency_key text,
+      not_before timestamptz,
+      waiting boolean not null default false,
+      timeout_ms bigint,
+      max_attempts smallint not null default 1,
+      attempt smallint not null default 0,
+      token bigint not null default 0,
+      worker uuid,
+      lease_until timestamptz,
+      created_at timestamptz not null default now(),
+      started_at timestamptz,
+      finished_at timestamptz,
+      result json,
+      error text
+    ) with (fillfactor = 70)`,
+    `create index job_pending on lull.job (tag_key, priority desc, id) where status = 'pending' and not waiting`,
+    `create index job_waiting on lull.job (not_before) where status = 'pending' and waiting`,
+    `create index job_leased on lull.job (worker) where status in ('running', 'canceling')`,
+    `create unique index job_idempotency_key on lull.job (idempotency_key) where idempotency_key is not null`,
+    `create table lull.job_output (
+      job_id uuid not null references lull.job (id) on delete cascade,
+      attempt smallint not null,
+      last_line bigint not null,
+      lines json not null,
+      primary key (job_id, attempt, last_line)
+    )`
+  )
+}
+
+/** Brings the schema up to date. Idempotent; fails with `MigrationError` or `SqlError`. */
+export const run = Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: "lull_migrations" })

@@ -1,0 +1,272 @@
+/**
+ * The way to a real PostgreSQL: a pool for the work, and one connection of its own for the heartbeat, so that slow work
+ * never looks like an outage.
+ *
+ * A pool never leaves an old primary that went read-only: its connections keep answering. So each pool belongs to the
+ * one server that a probe found to take writes, its connections live five minutes at most, and after each outage, and
+ * after each doubt, there is a new one. The old one's sockets are destroyed, its scope is closed in the background.
+ */
+import { make as makePool, makeClient, PgClient } from "@effect/sql-pg/PgClient"
+import { Cause, Clock, Context, Duration, Effect, Exit, Layer, Redacted, Scope } from "effect"
+import { layer as reactivityLayer, Reactivity } from "effect/reactivity/Reactivity"
+import { SqlClient } from "effect/sql/SqlClient"
+import { ConnectionError, SqlError } from "effect/sql/SqlError"
+import { type Connector, make as makeConnector } from "./Connector.ts"
+import { type Host, type Hosts, type InvalidDatabaseUrl, parse } from "./ConnectionUrl.ts"
+import { within } from "./Deadline.ts"
+import { Link, type ServerIdentity } from "./Link.ts"
+import { Listener } from "./Listener.ts"
+import * as Migrations from "./Migrations.ts"
+import { Replica } from "./Replica.ts"
+import { classify, type Reason } from "./Unavailable.ts"
+
+export interface Options {
+  readonly url: Redacted.Redacted<string>
+  /** For `LISTEN`, where `url` is that of a pooler which does not pass it on. Default: `url`. */
+  readonly listenUrl?: Redacted.Redacted<string> | undefined
+  /** Connections of the pool. Default 10. */
+  readonly maxConnections?: number | undefined
+  /** Prepared statements; `false` behind a pooler in transaction mode. Default true. */
+  readonly prepare?: boolean | undefined
+  /** A statement that takes longer fails. Default 5 seconds. */
+  readonly deadline?: Duration.Input | undefined
+  /** A heartbeat that takes longer, to one host, means that the database is hung. Default 3 seconds. */
+  readonly probeDeadline?: Duration.Input | undefined
+}
+
+export const defaultDeadline = Duration.seconds(5)
+const defaultProbeDeadline = Duration.seconds(3)
+
+/** No connection outlives this: whatever a pooler or a name in front of the server changes is followed by then. */
+const connectionLifetime = Duration.minutes(5)
+
+/** Migrations may rewrite tables, and wait for those of another replica. */
+const migrationDeadline = Duration.minutes(1)
+
+interface Connections {
+  readonly client: PgClient
+  readonly connector: Connector
+  readonly scope: Scope.Closeable
+}
+
+interface Heartbeat extends Connections {
+  readonly host: Host
+  readonly openedAt: number
+  readonly identity: ServerIdentity | undefined
+}
+
+export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, listenHosts: Hosts | undefined) {
+  const replica = yield* Replica
+  const reactivity = yield* Reactivity
+  const deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
+  const probeDeadline = Duration.fromInputUnsafe(options.probeDeadline ?? defaultProbeDeadline)
+  const prepare = options.prepare ?? true
+
+  const configuration = (host: Host, connector: Connector, connectWithin: Duration.Duration) => ({
+    url: Redacted.make(host.url),
+    stream: connector.stream,
+    prepare,
+    connectTimeout: connectWithin,
+    applicationName: "lull",
+    // A pooler in transaction mode refuses parameters that it does not know, and cannot prepare either.
+    ...(prepare ? { startupParameters: serverTimeouts(deadline) } : {})
+  })
+
+  const close = (connections: Connections, cause: Error) =>
+    Effect.sync(() => connections.connector.refuse(cause)).pipe(
+      Effect.andThen(Effect.forkDetach(Scope.close(connections.scope, Exit.void), { startImmediately: true })),
+      Effect.asVoid
+    )
+
+  const openSingle = Effect.fnUntraced(function*(host: Host, answerWithin: Duration.Duration) {
+    const scope = yield* Scope.make()
+    const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(answerWithin) })
+    const client = yield* makeClient(configuration(host, connector, answerWithin)).pipe(
+      Effect.provideService(Reactivity, reactivity),
+      Scope.provide(scope),
+      Effect.onError(() => Effect.forkDetach(Scope.close(scope, Exit.void)))
+    )
+    return { client, connector, scope }
+  })
+
+  const openPool = Effect.fnUntraced(function*(host: Host) {
+    const scope = yield* Scope.make()
+    const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(deadline) })
+    const client = yield* makePool({
+      ...configuration(host, connector, deadline),
+      maxConnections: options.maxConnections ?? 10,
+      connectionTTL: connectionLifetime
+    }).pipe(Effect.provideService(Reactivity, reactivity), Scope.provide(scope))
+    return { client, connector, scope }
+  })
+
+  const beat = (client: PgClient) =>
+    client`insert into lull.replica (id, name) values (${replica.id}, ${replica.name})
+      on conflict (id) do update set beat_at = now()`
+
+  const migrate = Effect.fnUntraced(function*(host: Host) {
+    const connections = yield* openSingle(host, migrationDeadline)
+    yield* Migrations.run.pipe(
+      Effect.provideService(PgClient, connections.client),
+      Effect.provideService(SqlClient, connections.client),
+      Effect.ensuring(close(connections, new Error("migrated")))
+    )
+  })
+
+  let heartbeat: Heartbeat | undefined
+  let pool: Connections | undefined
+  /** The server whose schema is known to be up to date. */
+  let migrated: string | undefined
+  let target: Host = hosts[0]
+
+  const dropHeartbeat = (cause: Error) =>
+    Effect.suspend(() => {
+      const dropped = heartbeat
+      heartbeat = undefined
+      return dropped === undefined ? Effect.void : close(dropped, cause)
+    })
+
+  const dropPool = (cause: Error) =>
+    Effect.suspend(() => {
+      const dropped = pool
+      pool = undefined
+      return dropped === undefined ? Effect.void : close(dropped, cause)
+    })
+
+  /** The old pool gets no new work, and may end what it has begun. */
+  const retirePool = Effect.suspend(() => {
+    const retired = pool
+    pool = undefined
+    if (retired === undefined) return Effect.void
+    const cause = new Error("the connections have been renewed")
+    return Effect.sleep(deadline).pipe(Effect.andThen(close(retired, cause)), Effect.forkDetach, Effect.asVoid)
+  })
+
+  /** A heartbeat over a new connection, which is kept if it was written. */
+  const probeHost = Effect.fnUntraced(function*(host: Host) {
+    const connections = yield* openSingle(host, probeDeadline)
+    return yield* Effect.gen(function*() {
+      const identity = yield* readIdentity(connections.client)
+      const server = identity?.systemIdentifier ?? host.url
+      const setUp = Effect.andThen(migrate(host), beat(connections.client))
+      yield* migrated === server
+        ? Effect.catchIf(beat(connections.client), isSchemaMissing, () => setUp)
+        : setUp
+      migrated = server
+      return { ...connections, host, identity, openedAt: yield* Clock.currentTimeMillis }
+    }).pipe(Effect.onError(() => close(connections, new Error("the probe failed"))))
+  })
+
+  /** Each host in turn, beginning with the one that was good last. */
+  const probeHosts = Effect.gen(function*() {
+    yield* dropHeartbeat(new Error("a new heartbeat connection is being opened"))
+    let failure: { readonly cause: Cause.Cause<unknown>; readonly rank: number } | undefined
+    for (const host of [target, ...hosts.filter((other) => other !== target)]) {
+      const exit = yield* Effect.exit(within(probeHost(host), probeDeadline))
+      if (Exit.isSuccess(exit)) {
+        heartbeat = exit.value
+        target = host
+        return exit.value.identity
+      }
+      if (Cause.hasInterrupts(exit.cause)) return yield* Effect.failCause(exit.cause)
+      const rank = tellingRank(Cause.squash(exit.cause))
+      if (failure === undefined || rank < failure.rank) failure = { cause: exit.cause, rank }
+    }
+    return yield* failure === undefined ? Effect.die("a URL has at least one host") : Effect.failCause(failure.cause)
+  })
+
+  const probe = (fresh: boolean) =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      const kept = heartbeat
+      if (fresh || kept === undefined || now - kept.openedAt > Duration.toMillis(connectionLifetime)) return probeHosts
+      return Effect.as(within(beat(kept.client), probeDeadline), kept.identity)
+    })
+
+  yield* Effect.addFinalizer(() => {
+    const cause = new Error("the service is closing")
+    return Effect.andThen(dropHeartbeat(cause), dropPool(cause))
+  })
+
+  /** To the server that takes writes; or, with addresses of its own, to the first of them that can be reached. */
+  const listen = Effect.fnUntraced(function*(channel: string) {
+    const [first, ...others] = listenHosts ?? [target]
+    const attempt = (host: Host) =>
+      Effect.flatMap(
+        Effect.acquireRelease(
+          openSingle(host, probeDeadline),
+          (connections) => close(connections, new Error("the listener is closing"))
+        ),
+        ({ client }) => client.listen(channel)
+      )
+    return yield* others.reduce((tried, host) => Effect.catch(tried, () => attempt(host)), attempt(first))
+  })
+
+  const link = Link.of({
+    probe,
+    probeWithin: Duration.times(probeDeadline, hosts.length),
+    run: <A, E, R>(_: unknown, work: Effect.Effect<A, E, R>) =>
+      Effect.suspend((): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> =>
+        pool === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, pool.client)
+      ),
+    renew: Effect.andThen(
+      retirePool,
+      // Fails only for a URL that no probe would have got through with.
+      Effect.orDie(Effect.map(Effect.suspend(() => openPool(target)), (opened) => {
+        pool = opened
+      }))
+    ),
+    sever: (cause) => Effect.andThen(dropPool(cause), dropHeartbeat(cause))
+  })
+  return Context.make(Link, link).pipe(Context.add(Listener, Listener.of({ listen })))
+})
+
+export const layer = (options: Options): Layer.Layer<Link | Listener, InvalidDatabaseUrl, Replica> =>
+  Layer.effectContext(Effect.gen(function*() {
+    const hosts = yield* Effect.fromResult(parse(Redacted.value(options.url)))
+    const listenHosts = options.listenUrl === undefined
+      ? undefined
+      : yield* Effect.fromResult(parse(Redacted.value(options.listenUrl)))
+    return yield* make(options, hosts, listenHosts)
+  })).pipe(Layer.provide(reactivityLayer))
+
+const serverTimeouts = (deadline: Duration.Duration) => ({
+  statement_timeout: `${Duration.toMillis(deadline)}ms`,
+  idle_in_transaction_session_timeout: `${2 * Duration.toMillis(deadline)}ms`
+})
+
+/** Managed services may not let everybody ask for these; then a change of server goes unnoticed, and nothing else. */
+const readIdentity = (client: PgClient) =>
+  client<{ readonly id: string; readonly timeline: string }>`select system_identifier::text as id,
+      case when pg_is_in_recovery() then '0' else left(pg_walfile_name(pg_current_wal_lsn()), 8) end as timeline
+    from pg_control_system()`.pipe(
+    Effect.map((rows): ServerIdentity | undefined => {
+      const row = rows[0]
+      return row && { systemIdentifier: row.id, timeline: Number.parseInt(row.timeline, 16) }
+    }),
+    Effect.catchIf((error) => classify(error) === undefined, () => Effect.undefined)
+  )
+
+const isSchemaMissing = (error: unknown) => classify(error)?.reason === "SchemaMissing"
+
+/**
+ * Of several hosts' answers the one that tells the operator most: a standby that says "read-only" tells more than a dead
+ * primary that says nothing.
+ */
+const tellingOrder: ReadonlyArray<Reason> = [
+  "ReadOnly",
+  "Full",
+  "Refusing",
+  "SchemaMissing",
+  "Misconfigured",
+  "Hung",
+  "Unreachable"
+]
+
+const tellingRank = (error: unknown): number => {
+  const reason = classify(error)?.reason
+  return reason === undefined ? -1 : tellingOrder.indexOf(reason)
+}
+
+const notConnected = new SqlError({
+  reason: new ConnectionError({ cause: new Error("no connection has been made yet"), operation: "acquire" })
+})

@@ -1,0 +1,114 @@
+/**
+ * A link that obeys an `Outage`: in front of nothing, for the memory stores, or around another link, so that the same
+ * script hits a real PostgreSQL.
+ */
+import { make as makePool, PgClient } from "@effect/sql-pg/PgClient"
+import { Clock, Deferred, Duration, Effect, Fiber, Layer } from "effect"
+import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
+import { ConnectionError, SqlError, UnknownError } from "effect/sql/SqlError"
+import * as Outage from "../testing/Outage.ts"
+import { Link, type Work } from "./Link.ts"
+
+/** As long as a probe of a real server may take. */
+const probeWithin = Duration.seconds(3)
+
+const socketError = (code: string, message: string) =>
+  new SqlError({
+    reason: new ConnectionError({ cause: Object.assign(new Error(message), { code }), operation: "query" })
+  })
+
+const serverError = (code: string, message: string) =>
+  new SqlError({ reason: new UnknownError({ cause: Object.assign(new Error(message), { code }), operation: "query" }) })
+
+const refused = socketError("ECONNREFUSED", "connect ECONNREFUSED (scripted)")
+const broken = socketError("ECONNRESET", "read ECONNRESET (scripted)")
+const readOnly = serverError("25006", "cannot execute INSERT in a read-only transaction")
+const full = serverError("53100", "could not extend file: No space left on device")
+
+const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
+  const start = yield* Clock.currentTimeMillis
+  const left = outage.map((fault) => fault.times ?? Number.POSITIVE_INFINITY)
+  let severed = yield* Deferred.make<never, SqlError>()
+
+  const next = (now: number, what: Work): Outage.Fault | undefined => {
+    const index = outage.findIndex((fault, at) => left[at]! > 0 && Outage.strikes(fault, now, what.operation))
+    if (index === -1) return undefined
+    left[index]!--
+    return outage[index]
+  }
+
+  const apply = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
+    Effect.flatMap(Clock.currentTimeMillis, (at): Effect.Effect<A, E | SqlError, R> => {
+      const now = at - start
+      const fault = next(now, what)
+      switch (fault?.kind) {
+        case undefined:
+          return work
+        case "refused":
+        case "flapping":
+          return Effect.fail(refused)
+        case "connectionDropped":
+          return Effect.fail(broken)
+        case "readOnly":
+          return what.kind === "write" ? Effect.fail(readOnly) : work
+        case "full":
+          return what.kind === "write" ? Effect.fail(full) : work
+        case "slow":
+          return Effect.andThen(Effect.sleep(fault.delay ?? 1_000), work)
+        case "ackLost":
+          return Effect.andThen(work, Effect.fail(broken))
+        case "hung": {
+          // The server has the statement in its socket already: it will be done, whether somebody waits or not.
+          const late = Effect.andThen(Effect.sleep(fault.at + fault.for - now), work)
+          return Effect.flatMap(Effect.forkDetach(late), (fiber) =>
+            Effect.raceFirst(Fiber.join(fiber), Deferred.await(severed)))
+        }
+      }
+    })
+
+  const sever = Effect.gen(function*() {
+    yield* Deferred.fail(severed, broken)
+    severed = yield* Deferred.make<never, SqlError>()
+  })
+  return { apply, sever }
+})
+
+const probeWork: Work = { kind: "write", operation: "Availability.probe" }
+
+/** In front of nothing. A store that talks SQL fails on its first statement: memory stores belong here. */
+export const layer = (outage: Outage.Outage): Layer.Layer<Link> =>
+  Layer.effect(
+    Link,
+    Effect.gen(function*() {
+      const { apply, sever } = yield* makeFaults(outage)
+      const noServer = yield* Effect.orDie(makePool({
+        stream: () => {
+          throw new Error("there is no server behind a scripted database: use the memory stores with it")
+        }
+      }))
+      return Link.of({
+        probe: () => apply(probeWork, Effect.undefined),
+        probeWithin,
+        run: (what, work) => Effect.provideService(apply(what, work), PgClient, noServer),
+        renew: Effect.void,
+        sever: () => sever
+      })
+    })
+  ).pipe(Layer.provide(reactivityLayer))
+
+/** Around another link. */
+export const decorate = (outage: Outage.Outage): Layer.Layer<Link, never, Link> =>
+  Layer.effect(
+    Link,
+    Effect.gen(function*() {
+      const inner = yield* Link
+      const { apply, sever } = yield* makeFaults(outage)
+      return Link.of({
+        probe: (fresh) => apply(probeWork, inner.probe(fresh)),
+        probeWithin: inner.probeWithin,
+        run: (what, work) => inner.run(what, apply(what, work)),
+        renew: inner.renew,
+        sever: (cause) => Effect.andThen(sever, inner.sever(cause))
+      })
+    })
+  )

@@ -1,0 +1,30 @@
+import { defineConfig } from "vitest/config"
+
+// Three projects, by what a test needs: nothing but `TestClock` (unit), many seeds (simulation), a real server (integration).
+// Integration files run one after another: each starts its own PostgreSQL, and two of them on two cores disturb
+// each other's outages.
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: "unit",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/**/*.integration.test.ts", "test/**/*.simulation.test.ts"]
+        }
+      },
+      {
+        test: { name: "simulation", include: ["test/**/*.simulation.test.ts"], testTimeout: 60_000 }
+      },
+      {
+        test: {
+          name: "integration",
+          include: ["test/**/*.integration.test.ts"],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 60_000
+        }
+      }
+    ]
+  }
+})
