@@ -21,7 +21,7 @@ export default defineConfig({
           name: "integration",
           include: ["test/**/*.integration.test.ts"],
           fileParallelism: false,
-          testTimeout: 120_000,
+          testTimeout: 30_000,
           hookTimeout: 60_000
         }
       }

@@ -9,8 +9,8 @@
  * - **One attempt in flight.** When a server goes away, every fiber that waits for a connection would open one. Here they
  *   queue, and the first refusal is the answer for all of them, until `admit` is called again.
  */
-import { connect, type Socket } from "node:net"
 import { lookup } from "node:dns"
+import { Socket } from "node:net"
 import { noAnswerCode } from "./Unavailable.ts"
 
 export interface Options {
@@ -56,10 +56,11 @@ export const make = (options: Options): Connector => {
       holdsTurn = false
       next()
     }
-    const socket = connect({
+    // Made before it connects: Node may call `lookup` before `connect` returns.
+    const socket = new Socket().setNoDelay(true)
+    socket.connect({
       host: placeholder,
       port: options.port,
-      noDelay: true,
       lookup: (_, lookupOptions, callback) => {
         waiting.push((refused) => {
           if (refused !== undefined) return callback(refused, "", 0)

@@ -1,0 +1,153 @@
+/**
+ * Keeps jobs. Two implementations, `JobStorePostgres` and `JobStoreMemory`, pass one conformance suite.
+ *
+ * **Every operation is safe to repeat.** When the answer of one is lost (`DatabaseUnavailable` with `outcome: "unknown"`),
+ * its caller does it again with the same arguments, and it is as if it had been done once:
+ *
+ * - `submit` by the id, which the caller makes, and by the idempotency key;
+ * - `acquire` by `reclaim`: what this worker holds, but does not know of, is handed out again;
+ * - `heartbeat`, `finish` and `appendOutput` by the fencing token, the status and the index of the first line;
+ * - `cancel` and `reap` by the status.
+ */
+import { Context, Data, type Duration, type Effect } from "effect"
+import type { DatabaseUnavailable, QueryFailed } from "../database/Unavailable.ts"
+import type { Job, JobId, JobOutcome, JobRequest, JobStatus, Lease, LeasedJob, OutputLine, Tags } from "./Job.ts"
+
+export class JobNotFound extends Data.TaggedError("JobNotFound")<{ readonly id: JobId }> {
+  override get message() {
+    return `there is no job ${this.id}`
+  }
+}
+
+/** The key belongs to a job that was asked for something else. Nothing of the submission was stored. */
+export class IdempotencyConflict extends Data.TaggedError("IdempotencyConflict")<{
+  readonly idempotencyKey: string
+  readonly existing: JobId
+}> {
+  override get message() {
+    return `the idempotency key ${JSON.stringify(this.idempotencyKey)} belongs to job ${this.existing}, ` +
+      "which was submitted with other values"
+  }
+}
+
+/** It had ended before it could be canceled. */
+export class JobEnded extends Data.TaggedError("JobEnded")<{ readonly id: JobId; readonly status: JobStatus }> {
+  override get message() {
+    return `job ${this.id} has already ended as ${this.status}`
+  }
+}
+
+export type StoreError = DatabaseUnavailable | QueryFailed
+
+export interface NewJob extends JobRequest {
+  readonly id: JobId
+}
+
+export interface ListOptions {
+  readonly status?: JobStatus | undefined
+  readonly type?: string | undefined
+  /** Only jobs that carry all of these. */
+  readonly tags?: Tags | undefined
+  /** Only jobs older than this one: the last id of the page before. */
+  readonly before?: JobId | undefined
+  readonly limit: number
+}
+
+export interface AcquireOptions {
+  readonly worker: string
+  /** The worker's tags; see `covers` in `Job`. */
+  readonly tags: Tags
+  /** At most this many. */
+  readonly limit: number
+  readonly lease: Duration.Duration
+  /** What the worker knows that it holds. If given, the rest of what it holds is handed out again, first. */
+  readonly reclaim?: ReadonlyArray<JobId> | undefined
+}
+
+export interface Acquired {
+  readonly jobs: ReadonlyArray<LeasedJob>
+  /** Time until a job that waits for its `notBefore` may start, if there is one. */
+  readonly nextDue: Duration.Duration | undefined
+}
+
+export type LeaseStatus = "held" | "canceling" | "lost"
+
+export interface Report extends Lease {
+  readonly outcome: JobOutcome
+}
+
+export interface OutputBatch extends Lease {
+  readonly attempt: number
+  /** Consecutive lines; the index of the first is the key. */
+  readonly lines: ReadonlyArray<OutputLine>
+}
+
+/** A job whose lease has run out, and whose worker may be gone. */
+export interface ExpiredLease extends Lease {
+  readonly worker: string
+  /** How long ago it ran out, by the clock of the database. */
+  readonly overdue: Duration.Duration
+}
+
+export interface OutputPosition {
+  readonly attempt: number
+  readonly index: number
+}
+
+export interface StoredLine extends OutputLine {
+  readonly attempt: number
+}
+
+export class JobStore extends Context.Service<JobStore, {
+  /**
+   * Stores jobs, all or none, and tells the workers whom they concern. Answers in the order of the request; a job whose
+   * idempotency key was known already is answered with the job that has it.
+   */
+  readonly submit: (
+    jobs: ReadonlyArray<NewJob>
+  ) => Effect.Effect<ReadonlyArray<Job>, StoreError | IdempotencyConflict>
+  readonly get: (id: JobId) => Effect.Effect<Job, StoreError | JobNotFound>
+  /** Newest first. */
+  readonly list: (options: ListOptions) => Effect.Effect<ReadonlyArray<Job>, StoreError>
+  /** A pending job is canceled at once; a running one when its worker has stopped it. */
+  readonly cancel: (id: JobId) => Effect.Effect<Job, StoreError | JobNotFound | JobEnded>
+  /** Takes jobs under a lease: the oldest of the highest priority whose tags the worker covers. */
+  readonly acquire: (options: AcquireOptions) => Effect.Effect<Acquired, StoreError>
+  /** Prolongs leases, and answers for each, in the same order, whether it is still held. */
+  readonly heartbeat: (
+    leases: ReadonlyArray<Lease>,
+    lease: Duration.Duration
+  ) => Effect.Effect<ReadonlyArray<LeaseStatus>, StoreError>
+  /** Stores how jobs ended. Answers for each, in the same order, whether it was accepted: a stale token is not. */
+  readonly finish: (reports: ReadonlyArray<Report>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
+  /** Adds to the output of running jobs. Answers like `finish`. */
+  readonly appendOutput: (batches: ReadonlyArray<OutputBatch>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
+  /** The output of a job in order, after a position. */
+  readonly readOutput: (
+    id: JobId,
+    options: { readonly after?: OutputPosition | undefined; readonly limit: number }
+  ) => Effect.Effect<ReadonlyArray<StoredLine>, StoreError>
+  /** Jobs whose lease has run out. */
+  readonly expired: (limit: number) => Effect.Effect<ReadonlyArray<ExpiredLease>, StoreError>
+  /** Takes these jobs from their workers, if nothing was heard of them since; see `afterLoss` in `Job`. */
+  readonly reap: (leases: ReadonlyArray<ExpiredLease>) => Effect.Effect<ReadonlyArray<JobId>, StoreError>
+  /** How many jobs there are of each status. */
+  readonly count: Effect.Effect<Readonly<Record<JobStatus, number>>, StoreError>
+}>()("lull/provisioner/JobStore") {}
+
+/** How long a job that failed with attempts left waits for the next: 1 s, 2 s, 4 s, …, at most a minute. */
+export const retryDelayMillis = (attempt: number): number => Math.min(1_000 * 2 ** (attempt - 1), 60_000)
+
+/** What is written to the notification channel about jobs. */
+export const topics = { posted: "job-posted", canceling: "job-canceling" } as const
+
+/** What a repeated idempotency key has to agree in. */
+export const isSameRequest = (a: JobRequest, b: JobRequest, tagKey: (tags: Tags) => string): boolean =>
+  a.type === b.type && a.priority === b.priority && a.timeout === b.timeout && a.maxAttempts === b.maxAttempts &&
+  a.notBefore === b.notBefore && tagKey(a.tags) === tagKey(b.tags) && canonical(a.input) === canonical(b.input)
+
+const canonical = (value: unknown): string =>
+  JSON.stringify(value, (_, part: unknown) =>
+    typeof part === "object" && part !== null && !Array.isArray(part)
+      ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : part) ?? "null"

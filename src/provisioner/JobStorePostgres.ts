@@ -1,0 +1,519 @@
+/**
+ * Jobs in PostgreSQL. Each operation is one statement, so that there is nothing between its parts that could be lost;
+ * `submit` and `acquire` have a second one that only reads, or only moves jobs whose time has come.
+ *
+ * Rows are taken with `skip locked` wherever several are taken at once, so that no two replicas wait for each other in a
+ * circle. Lists go to the server as one JSON parameter: the text of the statement stays the same for any length, and is
+ * prepared once.
+ */
+import { PgClient } from "@effect/sql-pg/PgClient"
+import { Duration, Effect, Layer } from "effect"
+import { Database } from "../database/Database.ts"
+import { channel, encode } from "../database/Notifications.ts"
+import type { Job, JobId, JobStatus, LeasedJob, OutputLine, Tags } from "./Job.ts"
+import { tagKey } from "./Job.ts"
+import {
+  IdempotencyConflict,
+  isSameRequest,
+  JobEnded,
+  JobNotFound,
+  JobStore,
+  type LeaseStatus,
+  retryDelayMillis,
+  topics
+} from "./JobStore.ts"
+
+interface JobRow {
+  readonly id: JobId
+  readonly type: string
+  readonly tag_key: string
+  readonly priority: number
+  readonly status: JobStatus
+  readonly input: unknown
+  readonly idempotency_key: string | null
+  readonly not_before: number | null
+  readonly timeout_ms: bigint | null
+  readonly max_attempts: number
+  readonly attempt: number
+  readonly worker: string | null
+  readonly created_at: number
+  readonly started_at: number | null
+  readonly finished_at: number | null
+  readonly result: unknown
+  readonly error: string | null
+}
+
+/** PostgreSQL's payload has to stay below 8,000 bytes; what does not fit wakes everybody. */
+const longestPayload = 7_000
+
+/** Batches of output that one reading looks into: some megabytes at most. */
+const batchesAtOnce = 64
+
+export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
+  JobStore,
+  Effect.gen(function*() {
+    const database = yield* Database
+
+    const milliseconds = (column: string) => `(extract(epoch from ${column}) * 1000)::float8 as ${column}`
+    const columns = `id, type, tag_key, priority, status, input, idempotency_key, ${milliseconds("not_before")}, timeout_ms,
+      max_attempts, attempt, worker, ${milliseconds("created_at")}, ${milliseconds("started_at")},
+      ${milliseconds("finished_at")}, result, error`
+
+    const submit: JobStore["Service"]["submit"] = Effect.fnUntraced(function*(jobs) {
+      const work = Effect.gen(function*() {
+        const sql = yield* PgClient
+        const rows = yield* sql<{ id: JobId; created_at: number }>`with request as materialized (
+            select * from json_to_recordset(${JSON.stringify(jobs.map(toRow))}::json) as r (
+              id uuid, type text, tag_key text, priority smallint, input json, idempotency_key text, not_before float8,
+              timeout_ms bigint, max_attempts smallint, payload text)
+          ), tag_sets as (
+            insert into lull.tag_set (key, tags) select distinct tag_key, tag_key::jsonb from request
+            on conflict do nothing
+          ), inserted as (
+            insert into lull.job (id, type, tag_key, priority, input, idempotency_key, not_before, waiting, timeout_ms,
+              max_attempts)
+            select id, type, tag_key, priority, coalesce(input, 'null'), idempotency_key, to_timestamp(not_before / 1000),
+              coalesce(to_timestamp(not_before / 1000) > now(), false), timeout_ms, max_attempts
+            from request order by id
+            on conflict do nothing
+            returning id, created_at
+          ), notified as materialized (
+            select pg_notify(${channel}, payload) from (select distinct payload from request) as payloads
+          )
+          select id, (extract(epoch from created_at) * 1000)::float8 as created_at from inserted
+          where (select count(*) from notified) >= 0`
+        const createdAt = new Map(rows.map((row) => [row.id, row.created_at]))
+        if (createdAt.size === jobs.length) return { createdAt, known: [] }
+        const missing = jobs.filter((job) => !createdAt.has(job.id))
+        const known = yield* sql<JobRow>`select ${sql.literal(columns)} from lull.job
+          where id = any(${pgArray(missing.map((job) => job.id))}::uuid[])
+            or idempotency_key = any(${pgArray(missing.flatMap((job) => job.idempotencyKey ?? []))}::text[])`
+        const knownJobs = known.map(fromRow)
+        const byId = new Map(knownJobs.map((job) => [job.id, job]))
+        const byKey = new Map(knownJobs.map((job) => [job.idempotencyKey, job]))
+        for (const job of missing) {
+          const existing = byId.get(job.id) ?? byKey.get(job.idempotencyKey)
+          if (existing === undefined || isSameRequest(existing, job, tagKey)) continue
+          return yield* new IdempotencyConflict({
+            idempotencyKey: job.idempotencyKey ?? "",
+            existing: existing.id
+          })
+        }
+        return { createdAt, known: knownJobs }
+      })
+      // A conflict has to take back the jobs that came with it; one job alone, or jobs without keys, cannot conflict so.
+      const mayConflict = jobs.length > 1 && jobs.some((job) => job.idempotencyKey !== undefined)
+      const { createdAt, known } = yield* database.write(
+        "JobStore.submit",
+        mayConflict ? Effect.flatMap(PgClient, (sql) => sql.withTransaction(work)) : work
+      )
+      return jobs.map((job): Job => {
+        const created = createdAt.get(job.id)
+        if (created === undefined) {
+          const found = known.find((other) => other.id === job.id) ??
+            known.find((other) => other.idempotencyKey === job.idempotencyKey)
+          if (found !== undefined) return found
+        }
+        return {
+          ...job,
+          status: "pending",
+          attempt: 0,
+          worker: undefined,
+          result: null,
+          error: undefined,
+          createdAt: created ?? 0,
+          startedAt: undefined,
+          finishedAt: undefined
+        }
+      })
+    })
+
+    const get: JobStore["Service"]["get"] = (id) =>
+      Effect.flatMap(
+        database.read(
+          "JobStore.get",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<JobRow>`select ${sql.literal(columns)} from lull.job where id = ${id}`)
+        ),
+        ([row]) => row === undefined ? Effect.fail(new JobNotFound({ id })) : Effect.succeed(fromRow(row))
+      )
+
+    const list: JobStore["Service"]["list"] = (options) =>
+      Effect.map(
+        database.read(
+          "JobStore.list",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<JobRow>`select ${sql.literal(columns)} from lull.job where ${
+              sql.and([
+                sql`true`,
+                ...(options.status === undefined ? [] : [sql`status = ${options.status}`]),
+                ...(options.type === undefined ? [] : [sql`type = ${options.type}`]),
+                ...(options.before === undefined ? [] : [sql`id < ${options.before}::uuid`]),
+                ...(options.tags === undefined
+                  ? []
+                  : [sql`tag_key in (select key from lull.tag_set where tags @> ${JSON.stringify(options.tags)}::jsonb)`])
+              ])
+            } order by id desc limit ${String(options.limit)}::int`)
+        ),
+        (rows) => rows.map(fromRow)
+      )
+
+    const cancel: JobStore["Service"]["cancel"] = Effect.fnUntraced(function*(id) {
+      const rows = yield* database.write(
+        "JobStore.cancel",
+        Effect.flatMap(PgClient, (sql) =>
+          sql<JobRow & { readonly was: JobStatus }>`with target as (
+              select id, status as was from lull.job where id = ${id} for update
+            ), changed as (
+              update lull.job j set
+                status = case when was = 'pending' then 'canceled' else 'canceling' end,
+                finished_at = case when was = 'pending' then now() end,
+                error = case when was = 'pending' then 'canceled before it was started' end,
+                waiting = false
+              from target where j.id = target.id and was in ('pending', 'running')
+              returning j.*
+            ), notified as materialized (
+              select pg_notify(${channel}, ${encode(topics.canceling, id)}) from changed where status = 'canceling'
+            )
+            select ${sql.literal(columns)}, (select was from target) as was from (
+              select * from changed
+              union all
+              select j.* from lull.job j where j.id = ${id} and not exists (select from changed)
+            ) as job where (select count(*) from notified) >= 0`)
+      )
+      const [row] = rows
+      if (row === undefined) return yield* new JobNotFound({ id })
+      // Canceled already is what was asked for: a repetition finds it so.
+      if (row.was === "succeeded" || row.was === "failed") return yield* new JobEnded({ id, status: row.was })
+      return fromRow(row)
+    })
+
+    const leased = `id, type, input, tag_key, timeout_ms, attempt, max_attempts, token`
+    interface LeasedRow {
+      readonly id: JobId
+      readonly type: string
+      readonly input: unknown
+      readonly tag_key: string
+      readonly timeout_ms: bigint | null
+      readonly attempt: number
+      readonly max_attempts: number
+      readonly token: bigint
+      readonly priority: number
+    }
+
+    /** Jobs whose time has come become visible to all workers. */
+    const promote = Effect.flatMap(PgClient, (sql) =>
+      sql`with due as (
+          select id from lull.job where status = 'pending' and waiting and not_before <= now()
+          order by not_before limit 1000 for update skip locked
+        ), promoted as (
+          update lull.job j set waiting = false from due where j.id = due.id returning tag_key
+        )
+        select pg_notify(${channel}, ${`${topics.posted} `} || case when length(tag_key) < 2000 then tag_key else '*' end)
+        from (select distinct tag_key from promoted) as tag_sets`)
+
+    const acquire: JobStore["Service"]["acquire"] = Effect.fnUntraced(function*(options) {
+      const reclaimed = options.reclaim === undefined ? [] : yield* database.read(
+        "JobStore.reclaim",
+        Effect.flatMap(PgClient, (sql) =>
+          sql<LeasedRow>`select ${sql.literal(leased)}, priority from lull.job
+            where worker = ${options.worker} and status in ('running', 'canceling')
+              and id <> all(${pgArray(options.reclaim ?? [])}::uuid[])`)
+      )
+      const limit = Math.max(0, options.limit - reclaimed.length)
+      const take = Effect.flatMap(PgClient, (sql) =>
+        sql<LeasedRow>`with candidate as materialized (
+            select c.id from lull.tag_set s cross join lateral (
+              select j.id, j.priority from lull.job j
+              where j.status = 'pending' and not j.waiting and j.tag_key = s.key
+              order by j.priority desc, j.id limit ${String(limit)}::int for update of j skip locked
+            ) c
+            where s.tags <@ ${tagKey(options.tags)}::jsonb and (s.key = '{}') = (${tagKey(options.tags)} = '{}')
+            order by c.priority desc, c.id limit ${String(limit)}::int
+          )
+          update lull.job j set status = 'running', worker = ${options.worker}, token = token + 1, attempt = attempt + 1,
+            started_at = now(), lease_until = now() + ${interval(options.lease)}::interval
+          from candidate c where j.id = c.id
+          returning ${sql.literal(leased.replace(/^id/, "j.id"))}, priority`)
+      const nextDue = Effect.flatMap(PgClient, (sql) =>
+        sql<{ readonly due: number | null }>`select (extract(epoch from (
+            select not_before from lull.job where status = 'pending' and waiting order by not_before limit 1
+          ) - now()) * 1000)::float8 as due`)
+      const { due, rows } = yield* database.write(
+        "JobStore.acquire",
+        Effect.gen(function*() {
+          const rows = limit === 0 ? [] : yield* take
+          // Who found enough comes back at once, and asks then.
+          if (rows.length === limit) return { rows, due: undefined }
+          const [next] = yield* nextDue
+          if (next?.due === null || next === undefined) return { rows, due: undefined }
+          if (next.due > 0) return { rows, due: next.due }
+          yield* promote
+          return { rows, due: 0 }
+        })
+      )
+      const taken = rows.toSorted((a, b) => b.priority - a.priority || (a.id < b.id ? -1 : 1))
+      return {
+        jobs: [...reclaimed, ...taken].map((row): LeasedJob => ({
+          job: row.id,
+          token: Number(row.token),
+          type: row.type,
+          input: row.input,
+          tags: parseTags(row.tag_key),
+          timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
+          attempt: row.attempt,
+          maxAttempts: row.max_attempts
+        })),
+        nextDue: due === undefined ? undefined : Duration.millis(due)
+      }
+    })
+
+    const heartbeat: JobStore["Service"]["heartbeat"] = (leases, lease) =>
+      Effect.map(
+        database.write(
+          "JobStore.heartbeat",
+          Effect.flatMap(PgClient, (sql) =>
+            // A row that somebody else is changing is not waited for; what counts is read beside the update.
+            sql<{ readonly verdict: LeaseStatus }>`with mine as materialized (
+                select * from rows from (
+                  json_to_recordset(${JSON.stringify(leases)}::json) as (job uuid, token bigint)
+                ) with ordinality as l (job, token, position)
+              ), free as (
+                select j.id from lull.job j join mine on mine.job = j.id
+                where j.token = mine.token and j.status in ('running', 'canceling')
+                for update of j skip locked
+              ), beaten as (
+                update lull.job j set lease_until = now() + ${interval(lease)}::interval
+                from free where j.id = free.id
+              )
+              select case when j.token is distinct from mine.token or j.status not in ('running', 'canceling') then 'lost'
+                when j.status = 'canceling' then 'canceling' else 'held' end as verdict
+              from mine left join lull.job j on j.id = mine.job order by mine.position`)
+        ),
+        (rows) => rows.map((row) => row.verdict)
+      )
+
+    const finish: JobStore["Service"]["finish"] = (reports) =>
+      Effect.map(
+        database.write(
+          "JobStore.finish",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<{ readonly accepted: boolean }>`with report as materialized (
+                select * from json_to_recordset(${JSON.stringify(reports.map(toReportRow))}::json)
+                  as r (job uuid, token bigint, status text, result json, error text, position int)
+              ), stored as (
+                update lull.job j set
+                  status = case when again then 'pending' else r.status end,
+                  result = r.result,
+                  error = r.error,
+                  waiting = again,
+                  not_before = case when again then now() + ${sql.literal(retryDelaySql)} else not_before end,
+                  finished_at = case when again then null else now() end
+                from (
+                  select report.*, report.status = 'failed' and k.status = 'running' and k.attempt < k.max_attempts as again
+                  from report join lull.job k on k.id = report.job
+                ) r
+                where j.id = r.job and j.token = r.token and j.status in ('running', 'canceling')
+                returning r.position
+              )
+              select stored.position is not null
+                or (j.token is not distinct from report.token and j.status not in ('running', 'canceling')) as accepted
+              from report left join stored using (position) left join lull.job j on j.id = report.job
+              order by report.position`)
+        ),
+        (rows) => rows.map((row) => row.accepted)
+      )
+
+    const appendOutput: JobStore["Service"]["appendOutput"] = (batches) =>
+      Effect.map(
+        database.write(
+          "JobStore.appendOutput",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<{ readonly accepted: boolean }>`with batch as materialized (
+                select * from json_to_recordset(${JSON.stringify(batches.map(toBatchRow))}::json)
+                  as b (job uuid, token bigint, attempt smallint, last_line bigint, lines json, position int)
+              ), accepted as materialized (
+                select batch.position from batch join lull.job j on j.id = batch.job
+                where j.token = batch.token and j.status in ('running', 'canceling')
+              ), added as (
+                insert into lull.job_output (job_id, attempt, last_line, lines)
+                select job, attempt, last_line, lines from batch join accepted using (position)
+                on conflict do nothing
+              )
+              select accepted.position is not null as accepted from batch left join accepted using (position)
+              order by batch.position`)
+        ),
+        (rows) => rows.map((row) => row.accepted)
+      )
+
+    const readOutput: JobStore["Service"]["readOutput"] = (id, { after, limit }) => {
+      const { attempt, index } = after ?? { attempt: 0, index: -1 }
+      return Effect.map(
+        database.read(
+          "JobStore.readOutput",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<{ readonly attempt: number; readonly lines: ReadonlyArray<OutputLine> }>`select attempt, lines
+              from lull.job_output
+              where job_id = ${id} and (attempt, last_line) > (${String(attempt)}::smallint, ${String(index)}::bigint)
+              order by attempt, last_line limit ${String(batchesAtOnce)}::int`)
+        ),
+        (rows) =>
+          rows.flatMap((row) =>
+            row.lines
+              .filter((line) => row.attempt > attempt || line.index > index)
+              .map((line) => ({ ...line, attempt: row.attempt }))
+          ).slice(0, limit)
+      )
+    }
+
+    const expired: JobStore["Service"]["expired"] = (limit) =>
+      Effect.map(
+        database.read(
+          "JobStore.expired",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<{ id: JobId; token: bigint; worker: string; overdue: number }>`select id, token, worker,
+                (extract(epoch from now() - lease_until) * 1000)::float8 as overdue
+              from lull.job where status in ('running', 'canceling') and lease_until < now()
+              order by lease_until limit ${String(limit)}::int`)
+        ),
+        (rows) =>
+          rows.map((row) => ({
+            job: row.id,
+            token: Number(row.token),
+            worker: row.worker,
+            overdue: Duration.millis(row.overdue)
+          }))
+      )
+
+    const reap: JobStore["Service"]["reap"] = (leases) =>
+      Effect.map(
+        database.write(
+          "JobStore.reap",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<{ readonly id: JobId }>`with gone as (
+                select j.id from lull.job j
+                join json_to_recordset(${JSON.stringify(leases)}::json) as l (job uuid, token bigint)
+                  on l.job = j.id and l.token = j.token
+                where j.status in ('running', 'canceling') and j.lease_until < now()
+                for update of j skip locked
+              ), reaped as (
+                update lull.job j set
+                  status = case when status = 'canceling' then 'canceled' when attempt < max_attempts then 'pending'
+                    else 'failed' end,
+                  token = token + 1,
+                  error = 'its worker is gone: nothing was heard of it for longer than its lease',
+                  finished_at = case when status = 'running' and attempt < max_attempts then null else now() end
+                from gone where j.id = gone.id
+                returning j.id, j.status, j.tag_key
+              ), notified as materialized (
+                select pg_notify(${channel}, ${`${topics.posted} `} || case when length(tag_key) < 2000 then tag_key
+                  else '*' end)
+                from (select distinct tag_key from reaped where status = 'pending') as tag_sets
+              )
+              select id from reaped where (select count(*) from notified) >= 0`)
+        ),
+        (rows) => rows.map((row) => row.id)
+      )
+
+    const count = Effect.map(
+      database.read(
+        "JobStore.count",
+        Effect.flatMap(PgClient, (sql) =>
+          sql<{ status: JobStatus; jobs: bigint }>`select status, count(*) as jobs from lull.job group by status`)
+      ),
+      (rows) => {
+        const counts = { pending: 0, running: 0, canceling: 0, succeeded: 0, failed: 0, canceled: 0 }
+        for (const row of rows) counts[row.status] = Number(row.jobs)
+        return counts
+      }
+    )
+
+    return JobStore.of({
+      submit,
+      get,
+      list,
+      cancel,
+      acquire,
+      heartbeat: (leases, lease) => leases.length === 0 ? Effect.succeed([]) : heartbeat(leases, lease),
+      finish: (reports) => reports.length === 0 ? Effect.succeed([]) : finish(reports),
+      appendOutput: (batches) => batches.length === 0 ? Effect.succeed([]) : appendOutput(batches),
+      readOutput,
+      expired,
+      reap: (leases) => leases.length === 0 ? Effect.succeed([]) : reap(leases),
+      count
+    })
+  })
+)
+
+/** `retryDelayMillis` in SQL. */
+const retryDelaySql = `least(interval '1 second' * power(2, j.attempt - 1), interval '${
+  retryDelayMillis(100) / 1000
+} seconds')`
+
+type NewJobs = Parameters<JobStore["Service"]["submit"]>[0]
+type Reports = Parameters<JobStore["Service"]["finish"]>[0]
+type Batches = Parameters<JobStore["Service"]["appendOutput"]>[0]
+
+const toRow = (job: NewJobs[number]) => {
+  const key = tagKey(job.tags)
+  return {
+    id: job.id,
+    type: job.type,
+    tag_key: key,
+    priority: job.priority,
+    input: job.input ?? null,
+    idempotency_key: job.idempotencyKey ?? null,
+    not_before: job.notBefore ?? null,
+    timeout_ms: job.timeout ?? null,
+    max_attempts: job.maxAttempts,
+    payload: encode(topics.posted, key.length > longestPayload / 3 ? "*" : key)
+  }
+}
+
+const toReportRow = ({ job, outcome, token }: Reports[number], position: number) => ({
+  job,
+  token,
+  status: outcome.status,
+  result: outcome.result ?? null,
+  error: outcome.status === "succeeded" ? null : outcome.error,
+  position
+})
+
+const toBatchRow = ({ attempt, job, lines, token }: Batches[number], position: number) => ({
+  job,
+  token,
+  attempt,
+  last_line: lines.at(-1)?.index ?? 0,
+  lines,
+  position
+})
+
+const fromRow = (row: JobRow): Job => ({
+  id: row.id,
+  type: row.type,
+  tags: parseTags(row.tag_key),
+  priority: row.priority,
+  status: row.status,
+  input: row.input,
+  idempotencyKey: row.idempotency_key ?? undefined,
+  notBefore: row.not_before ?? undefined,
+  timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
+  maxAttempts: row.max_attempts,
+  attempt: row.attempt,
+  worker: row.worker ?? undefined,
+  result: row.result,
+  error: row.error ?? undefined,
+  createdAt: row.created_at,
+  startedAt: row.started_at ?? undefined,
+  finishedAt: row.finished_at ?? undefined
+})
+
+const untagged: Tags = {}
+
+const parseTags = (key: string): Tags => (key === "{}" ? untagged : JSON.parse(key))
+
+const interval = (duration: Duration.Duration) => `${Duration.toMillis(duration)} milliseconds`
+
+/** An array as PostgreSQL reads it from text. */
+const pgArray = (values: ReadonlyArray<string>) =>
+  `{${values.map((value) => `"${value.replaceAll("\\", "\\\\").replaceAll("\"", "\\\"")}"`).join(",")}}`
