@@ -80,7 +80,10 @@ export const unavailable = (
 /** The database takes writes again. */
 export const available = (voice: Voice, at: number, refused: number): Spoken => {
   if (voice === undefined) return [voice, []]
-  if (voice.awaySince === undefined) return progress(voice, at, "it is available now")
+  if (voice.awaySince === undefined) {
+    // Its return has been told; only of one that comes and goes is there more to tell.
+    return voice.interruptions === 1 ? [voice, []] : progress(voice, at, "it is available now")
+  }
   const next: Episode = {
     ...voice,
     awaySince: undefined,
