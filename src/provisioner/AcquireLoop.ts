@@ -131,17 +131,19 @@ const make = Effect.fnUntraced(function*(options: Options) {
       })
     const exit = yield* Effect.exit(Effect.interruptible(limited))
     entry.running = false
+    if (entry.stop === "lost") {
+      held.delete(job.job)
+      reporter.forget(job.job)
+    } else {
+      if (Exit.isFailure(exit) && exit.cause.reasons.some(Cause.isDieReason)) {
+        yield* Effect.logError(`the executor died of job ${job.job}`, exit.cause)
+      }
+      yield* reporter.report(job, outcomeOf(exit, entry))
+    }
+    // Only now: a shutdown that waits for the last job then also waits for its report.
     running--
     if (running === 0) noneRunning.openUnsafe()
     slotFree.openUnsafe()
-    if (entry.stop === "lost") {
-      held.delete(job.job)
-      return reporter.forget(job.job)
-    }
-    if (Exit.isFailure(exit) && exit.cause.reasons.some(Cause.isDieReason)) {
-      yield* Effect.logError(`the executor died of job ${job.job}`, exit.cause)
-    }
-    yield* reporter.report(job, outcomeOf(exit, entry))
   })
 
   const start = (job: LeasedJob) =>

@@ -2,7 +2,7 @@
  * Replicas on memory stores: each has its own door, prober, worker and reaper, and they share the rows and the
  * notifications, as they would share a PostgreSQL. A script of faults hits each replica by itself.
  */
-import { Context, Effect, Exit, Layer, Logger, Scope } from "effect"
+import { Context, type Duration, Effect, Exit, Layer, Logger, Scope } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { Availability } from "../../src/database/Availability.ts"
 import { Database } from "../../src/database/Database.ts"
@@ -32,6 +32,10 @@ export interface Options {
   readonly outage?: Outage.Outage
   readonly worker?: AcquireLoop.Options
   readonly reaper?: Reaper.Options | false
+  /** Called with each acquire that is asked of the store. */
+  readonly onAcquire?: () => void
+  /** How long the answer to an acquire is under way. */
+  readonly answerAfter?: Duration.Input
   readonly execute?: (job: LeasedJob, output: JobOutput) => Effect.Effect<unknown, ExecutionFailed>
 }
 
@@ -61,11 +65,21 @@ export const replica = Effect.fnUntraced(function*(runs: Array<Run>, options: Op
         Effect.onInterrupt(() => record(job, "interrupted"))
       )
   })
+  const CountingStore = Layer.effect(
+    JobStore,
+    Effect.map(JobStore, (store) => ({
+      ...store,
+      acquire: (asked) => Effect.suspend(() => {
+        options.onAcquire?.()
+        return Effect.tap(store.acquire(asked), Effect.sleep(options.answerAfter ?? 0))
+      })
+    }))
+  ).pipe(Layer.provide(JobStoreMemory.layer))
   const layer = Layer.mergeAll(
     AcquireLoop.AcquireLoop.layer(options.worker),
     ...(options.reaper === false ? [] : [Reaper.Reaper.layer(options.reaper)])
   ).pipe(
-    Layer.provideMerge(JobStoreMemory.layer),
+    Layer.provideMerge(CountingStore),
     Layer.provideMerge(Database.layerScripted(options.outage ?? Outage.none)),
     Layer.provideMerge(Loops.layer),
     Layer.provide(RecordingExecutor),

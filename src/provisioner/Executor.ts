@@ -1,0 +1,88 @@
+/**
+ * Runs one job. What a job of a type means is said here and nowhere else: the acquire loop hands a leased job to the
+ * executor, and gets back how it ended.
+ *
+ * Interruption is cancellation. An executor that is interrupted returns only once nothing of the job runs any more, so
+ * that "canceled" in the database is a fact, not an intention.
+ */
+import { Context, Data, Effect, Layer, Schema } from "effect"
+import type { Duration } from "effect"
+import * as ChildProcess from "./ChildProcess.ts"
+import type { LeasedJob } from "./Job.ts"
+
+/** What an executor may tell about a job while it runs. */
+export interface JobOutput {
+  /**
+   * Adds complete text lines to the job's log. Never waits for the database and never fails; what is beyond the limits
+   * is cut and the cut is marked.
+   */
+  readonly write: (stream: "stdout" | "stderr" | "lull", lines: ReadonlyArray<string>) => Effect.Effect<void>
+}
+
+/** The job was run and failed: `error` is one sentence, `result` any JSON value that is worth keeping. */
+export class ExecutionFailed extends Data.TaggedError("ExecutionFailed")<{
+  readonly error: string
+  readonly result: unknown
+}> {
+  override get message() {
+    return this.error
+  }
+}
+
+/** Runs one job to its end and returns its result, any JSON value. */
+export type Run = (job: LeasedJob, output: JobOutput) => Effect.Effect<unknown, ExecutionFailed>
+
+export class Executor extends Context.Service<Executor, {
+  /** Runs one job to its end. Interruption cancels it: it returns only once nothing of the job runs any more. */
+  readonly run: Run
+}>()("lull/provisioner/Executor") {
+  /** Runs jobs of the type `command` as child processes; see `ChildProcess` for what a command may rely on. */
+  static readonly layerChildProcess = (options: {
+    /** Working directories are made below it. */
+    readonly directory: string
+    /** Between SIGTERM and SIGKILL. Default 5 seconds. */
+    readonly terminationGrace?: Duration.Input | undefined
+  }): Layer.Layer<Executor> =>
+    Layer.effect(
+      Executor,
+      Effect.map(ChildProcess.make(options), (runCommand) => Executor.of({ run: commandRun(runCommand) }))
+    )
+
+  /** Runs jobs in this process, by a handler for each type. */
+  static readonly layerHandlers = (handlers: Readonly<Record<string, Run>>): Layer.Layer<Executor> =>
+    Layer.succeed(Executor, {
+      run: Effect.fn("Executor.run")(function*(job, output) {
+        // A type is foreign input: "constructor" is no handler.
+        const handler = Object.hasOwn(handlers, job.type) ? handlers[job.type] : undefined
+        if (handler === undefined) return yield* unknownType(job)
+        return yield* handler(job, output)
+      })
+    })
+}
+
+/** The type of jobs that `layerChildProcess` runs. */
+export const commandType = "command"
+
+const unknownType = (job: LeasedJob) =>
+  new ExecutionFailed({ error: `no executor here runs jobs of the type ${JSON.stringify(job.type)}`, result: null })
+
+const commandRun = (runCommand: Effect.Success<ReturnType<typeof ChildProcess.make>>): Run =>
+  Effect.fn("Executor.run")(function*(job, output) {
+    if (job.type !== commandType) return yield* unknownType(job)
+    const input = yield* decodeInput(job.input)
+    const { exitCode, signal } = yield* runCommand(job, input, output).pipe(
+      Effect.mapError(({ error, exitCode }) => new ExecutionFailed({ error, result: { exitCode, signal: null } }))
+    )
+    if (exitCode === 0) return { exitCode, signal }
+    return yield* new ExecutionFailed({
+      error: signal === null ? `exit status ${exitCode}` : `killed by ${signal}`,
+      result: { exitCode, signal }
+    })
+  })
+
+const decodeInput = (input: unknown) =>
+  Schema.decodeUnknownEffect(ChildProcess.CommandInput)(input, { onExcessProperty: "error" }).pipe(
+    Effect.mapError(({ message }) =>
+      new ExecutionFailed({ error: `the input is not a command: ${message.replaceAll(/\s+/g, " ")}`, result: null })
+    )
+  )
