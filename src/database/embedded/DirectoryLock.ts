@@ -9,7 +9,7 @@ import { Duration, Effect, type Scope } from "effect"
 import { randomBytes } from "node:crypto"
 import { link, readFile, rename, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
-import { DirectoryInUse, EmbeddedPostgresFailed } from "./Failures.ts"
+import { detail, DirectoryInUse, EmbeddedPostgresFailed } from "./Failures.ts"
 import * as Processes from "./Processes.ts"
 
 /** A lock is written right after it was made; one that stays unreadable for so long was left by a crash. */
@@ -86,6 +86,3 @@ const attempt = <A>(directory: string, run: () => Promise<A>) =>
       failed: new EmbeddedPostgresFailed({ step: "lock", directory, detail: detail(error), output: [] })
     })
   })
-
-/** What an error says, in a few words. */
-export const detail = (error: unknown): string => error instanceof Error ? error.message : String(error)

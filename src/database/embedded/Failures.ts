@@ -69,3 +69,6 @@ export type EmbeddedPostgresError =
   | DataVersionMismatch
   | AccountCannotReach
   | EmbeddedPostgresFailed
+
+/** What an error says. */
+export const detail = (error: unknown): string => error instanceof Error ? error.message : String(error)

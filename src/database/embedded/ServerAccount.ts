@@ -108,6 +108,19 @@ const serverIds = (data: string) =>
     )
   )
 
+/** What a short command writes, or what is wrong. */
+const output = (file: string, args: ReadonlyArray<string>, ids: Partial<Ids> = {}): Effect.Effect<string, string> =>
+  Effect.callback<string, string>((resume) => {
+    const child = execFile(
+      file,
+      args,
+      { ...ids, cwd: "/", env: environment },
+      (error, stdout, stderr) =>
+        resume(error === null ? Effect.succeed(stdout) : Effect.fail(stderr.trim() || error.message))
+    )
+    return Effect.sync(() => child.kill("SIGKILL"))
+  })
+
 const createPostgres = Effect.andThen(
   Effect.ignore(output("groupadd", ["--system", "postgres"])),
   output("useradd", ["--system", "--gid", "postgres", "--no-create-home", "--shell", "/usr/sbin/nologin", "postgres"])
@@ -148,11 +161,3 @@ const ancestors = (path: string): Array<string> => {
 
 const failed = (directory: string, detail: string) =>
   new EmbeddedPostgresFailed({ step: "start", directory, detail, output: [] })
-
-/** What a short command writes, or what is wrong. */
-const output = (file: string, args: ReadonlyArray<string>, ids: Partial<Ids> = {}): Effect.Effect<string, string> =>
-  Effect.callback<string, string>((resume) => {
-    const child = execFile(file, args, { ...ids, cwd: "/", env: environment }, (error, stdout, stderr) =>
-      resume(error === null ? Effect.succeed(stdout) : Effect.fail(stderr.trim() || error.message)))
-    return Effect.sync(() => child.kill("SIGKILL"))
-  })

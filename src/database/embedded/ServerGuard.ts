@@ -10,9 +10,13 @@
  */
 import { Deferred, Effect, type Scope } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
+import { detail } from "./Failures.ts"
+import * as Processes from "./Processes.ts"
 import type { Account } from "./ServerAccount.ts"
 import * as ServerAccount from "./ServerAccount.ts"
-import * as Processes from "./Processes.ts"
+
+/** How a command ends that did what it should. */
+export const success = "exit code 0"
 
 export interface Guarded {
   /** Of the server itself. */
@@ -70,50 +74,52 @@ export const run = (
   )
 
 const begin = (account: Account, command: ReadonlyArray<string>, log: number) =>
-  Effect.sync(() => {
-    const exited = Deferred.makeUnsafe<string>()
-    const started = Deferred.makeUnsafe<number, string>()
-    const { args, file, ids } = ServerAccount.invocation(account, ["/bin/sh", "-c", script, "lull-guard", ...command])
-    const shell = spawn(file, args, {
-      ...ids,
-      cwd: "/",
-      detached: true,
-      env: ServerAccount.environment,
-      stdio: ["pipe", "pipe", log]
-    })
-    let pid: number | undefined
-    let hasExited = false
-    const ended = (how: string) => {
-      hasExited = true
-      Deferred.doneUnsafe(started, Effect.fail(how))
-      Deferred.doneUnsafe(exited, Effect.succeed(how))
-    }
-    firstLine(shell, (line) => {
-      pid = Number(line)
-      Deferred.doneUnsafe(started, Effect.succeed(pid))
-    })
-    shell.on("error", (error) => {
-      if (shell.pid === undefined) ended(error.message)
-    })
-    shell.once("exit", (code, signal) => ended(signal === null ? `it ended with exit code ${code}` : `ended by ${signal}`))
-    // Comes with the end of the shell.
-    shell.stdin.on("error", () => {})
+  Effect.try({ try: () => beginUnsafe(account, command, log), catch: detail })
 
-    const isGone = () => hasExited && (pid === undefined || !Processes.isRunning(pid))
-    const end = Effect.gen(function*() {
-      shell.stdin.end()
-      if (yield* Processes.waitUntil(isGone, patience)) return
-      if (pid !== undefined) Processes.signal(pid, "SIGKILL")
-      if (shell.pid !== undefined) Processes.signal(-shell.pid, "SIGKILL")
-      if (yield* Processes.waitUntil(isGone, patience)) return
-      yield* Effect.logWarning(`PostgreSQL, process ${pid}, still runs in spite of SIGKILL`)
-    })
-    const guarded = Effect.map(
-      Deferred.await(started),
-      (pid): Guarded => ({ pid, exited: Deferred.await(exited), hasExited: () => hasExited })
-    )
-    return { guarded, end }
+const beginUnsafe = (account: Account, command: ReadonlyArray<string>, log: number) => {
+  const exited = Deferred.makeUnsafe<string>()
+  const started = Deferred.makeUnsafe<number, string>()
+  const { args, file, ids } = ServerAccount.invocation(account, ["/bin/sh", "-c", script, "lull-guard", ...command])
+  const shell = spawn(file, args, {
+    ...ids,
+    cwd: "/",
+    detached: true,
+    env: ServerAccount.environment,
+    stdio: ["pipe", "pipe", log]
   })
+  let pid: number | undefined
+  let hasExited = false
+  const ended = (how: string) => {
+    hasExited = true
+    Deferred.doneUnsafe(started, Effect.fail(how))
+    Deferred.doneUnsafe(exited, Effect.succeed(how))
+  }
+  firstLine(shell, (line) => {
+    pid = Number(line)
+    Deferred.doneUnsafe(started, Effect.succeed(pid))
+  })
+  shell.on("error", (error) => {
+    if (shell.pid === undefined) ended(error.message)
+  })
+  shell.once("exit", (code, signal) => ended(signal === null ? `exit code ${code}` : signal))
+  // Comes with the end of the shell.
+  shell.stdin?.on("error", () => {})
+
+  const isGone = () => hasExited && (pid === undefined || !Processes.isRunning(pid))
+  const end = Effect.gen(function*() {
+    shell.stdin?.end()
+    if (yield* Processes.waitUntil(isGone, patience)) return
+    if (pid !== undefined) Processes.signal(pid, "SIGKILL")
+    if (shell.pid !== undefined) Processes.signal(-shell.pid, "SIGKILL")
+    if (yield* Processes.waitUntil(isGone, patience)) return
+    yield* Effect.logWarning(`PostgreSQL, process ${pid}, still runs in spite of SIGKILL`)
+  })
+  const guarded = Effect.map(
+    Deferred.await(started),
+    (pid): Guarded => ({ pid, exited: Deferred.await(exited), hasExited: () => hasExited })
+  )
+  return { guarded, end }
+}
 
 const firstLine = (shell: ChildProcess, use: (line: string) => void) => {
   let text = ""
