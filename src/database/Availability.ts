@@ -18,8 +18,8 @@ import { Loops } from "../loop/Loops.ts"
 import { within } from "./Deadline.ts"
 import { Link, type ServerIdentity } from "./Link.ts"
 import * as OutageVoice from "./OutageVoice.ts"
-import * as WritableTime from "./WritableTime.ts"
 import { type Classified, classify, describe, type Reason } from "./Unavailable.ts"
+import * as WritableTime from "./WritableTime.ts"
 
 /** Times are milliseconds of the Unix epoch. */
 export type State =
@@ -145,8 +145,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
         yield* link.renew
         yield* compareServer(exit.value.server)
         epoch++
-        yield* SubscriptionRef.update(state, (current) =>
-          current._tag === "Available" ? { ...current, server: exit.value.server, epoch } : current)
+        yield* SubscriptionRef.update(
+          state,
+          (current) => current._tag === "Available" ? { ...current, server: exit.value.server, epoch } : current
+        )
       }
       open = reported === undefined
       yield* say(now - since >= stableAfter ? OutageVoice.settled(voice, now) : OutageVoice.available(voice, now, 0))

@@ -111,7 +111,9 @@ export const watched = (socket: Socket, answerWithin: number): Socket => {
     timer = undefined
   }
   const noAnswer = () =>
-    socket.destroy(Object.assign(new Error(`the server did not answer within ${answerWithin} ms`), { code: noAnswerCode }))
+    socket.destroy(
+      Object.assign(new Error(`the server did not answer within ${answerWithin} ms`), { code: noAnswerCode })
+    )
   socket.write = new Proxy(socket.write, {
     apply(write, self, parameters) {
       timer ??= setTimeout(noAnswer, answerWithin)

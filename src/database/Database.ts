@@ -11,7 +11,18 @@
  * operation of a store is safe to repeat, and its caller knows whether it is still wanted.
  */
 import type { PgClient } from "@effect/sql-pg/PgClient"
-import { Cause, Clock, Context, Duration, Effect, Layer, Metric, type Redacted, Schedule, SubscriptionRef } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  Duration,
+  Effect,
+  Layer,
+  Metric,
+  type Redacted,
+  Schedule,
+  SubscriptionRef
+} from "effect"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
 import type { Loops } from "../loop/Loops.ts"
 import type { Outage } from "../testing/Outage.ts"

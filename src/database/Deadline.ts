@@ -21,13 +21,16 @@ export const within = <A, E, R>(
   deadline: Duration.Duration
 ): Effect.Effect<A, E | NoAnswer, R> =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.forkDetach(restore(work), { startImmediately: true }), (fiber) =>
-      restore(Fiber.join(fiber)).pipe(
-        Effect.timeoutOrElse({
-          duration: deadline,
-          orElse: () => Effect.fail(new NoAnswer({ within: deadline }))
-        }),
-        restore,
-        Effect.onError(() => Effect.sync(() => fiber.interruptUnsafe()))
-      ))
+    Effect.flatMap(
+      Effect.forkDetach(restore(work), { startImmediately: true }),
+      (fiber) =>
+        restore(Fiber.join(fiber)).pipe(
+          Effect.timeoutOrElse({
+            duration: deadline,
+            orElse: () => Effect.fail(new NoAnswer({ within: deadline }))
+          }),
+          restore,
+          Effect.onError(() => Effect.sync(() => fiber.interruptUnsafe()))
+        )
+    )
   )

@@ -13,7 +13,7 @@
  */
 import { Cause, Clock, Context, Deferred, Duration, Effect, Layer, Redacted, Schedule } from "effect"
 import { randomBytes } from "node:crypto"
-import { mkdir, open, readFile, realpath, rename, rm, stat } from "node:fs/promises"
+import { chmod, mkdir, open, readFile, realpath, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
 import * as Binaries from "./embedded/Binaries.ts"
 import * as Cluster from "./embedded/Cluster.ts"
@@ -174,7 +174,9 @@ const hasOutput = (error: EmbeddedPostgresError, pattern: RegExp) =>
 /** Returns its name without symbolic links, by which a server is recognised later. */
 const makeDirectory = (directory: string) =>
   attempt("prepare", directory, async () => {
-    await mkdir(directory, { recursive: true, mode: process.getuid?.() === 0 ? 0o711 : 0o700 })
+    const isNew = await mkdir(directory, { recursive: true }) !== undefined
+    // Root's server runs under another account, which has to pass. One that was there is left as it is.
+    if (isNew) await chmod(directory, process.getuid?.() === 0 ? 0o711 : 0o700)
     return await realpath(directory)
   })
 

@@ -71,7 +71,9 @@ export const unavailable = (
     attempts: voice.attempts + 1
   }
   if (lost && next.interruptions === 2) {
-    return [next, [warning(`database unavailable again (${because}): it comes and goes, and what follows is summed up`)]]
+    return [next, [
+      warning(`database unavailable again (${because}): it comes and goes, and what follows is summed up`)
+    ]]
   }
   if (!voice.reasons.has(event.reason)) return [next, [warning(`database unavailable for another reason (${because})`)]]
   return progress(next, event.at, because)

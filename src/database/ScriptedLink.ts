@@ -60,8 +60,10 @@ const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
         case "hung": {
           // The server has the statement in its socket already: it will be done, whether somebody waits or not.
           const late = Effect.andThen(Effect.sleep(fault.at + fault.for - now), work)
-          return Effect.flatMap(Effect.forkDetach(late), (fiber) =>
-            Effect.raceFirst(Fiber.join(fiber), Deferred.await(severed)))
+          return Effect.flatMap(
+            Effect.forkDetach(late),
+            (fiber) => Effect.raceFirst(Fiber.join(fiber), Deferred.await(severed))
+          )
         }
       }
     })

@@ -4,7 +4,8 @@
  *
  * SQLSTATEs: PostgreSQL's documentation, appendix A. Socket errors: `errno(3)`, Node's `dns` and `tls` modules.
  */
-import { Data, Duration } from "effect"
+import type { Duration } from "effect"
+import { Data } from "effect"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
 
 /**
@@ -52,7 +53,9 @@ export class QueryFailed extends Data.TaggedError("QueryFailed")<{
   readonly cause: unknown
 }> {
   override get message() {
-    return `${this.operation} failed${this.sqlState === undefined ? "" : ` with SQLSTATE ${this.sqlState}`}: ${this.detail}`
+    return `${this.operation} failed${
+      this.sqlState === undefined ? "" : ` with SQLSTATE ${this.sqlState}`
+    }: ${this.detail}`
   }
 }
 

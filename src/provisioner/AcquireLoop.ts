@@ -17,7 +17,22 @@
  * - Shutdown: no new jobs; the running ones may end until `shutdownDeadline`, then are canceled, or given back when they
  *   may be started again; then what is to be reported has `reportDeadline`, and what could not be said is logged.
  */
-import { Cause, Context, Data, Duration, Effect, Exit, Fiber, Latch, Layer, Option, Random, Result, Schema, Scope } from "effect"
+import {
+  Cause,
+  Context,
+  Data,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Latch,
+  Layer,
+  Option,
+  Random,
+  Result,
+  Schema,
+  Scope
+} from "effect"
 import { Availability } from "../database/Availability.ts"
 import { Notifications } from "../database/Notifications.ts"
 import { Replica } from "../database/Replica.ts"
@@ -238,8 +253,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
     yield* sayWhatWasLost
     if (held.size === 0) return
     // The failure of a heartbeat in an outage is nobody's fault, and no job's end: it comes as soon as it can.
-    yield* Effect.catchTag(beatLeases, "DatabaseUnavailable", () =>
-      Effect.andThen(waitForDatabase, Effect.sync(() => beatNow.openUnsafe())))
+    yield* Effect.catchTag(
+      beatLeases,
+      "DatabaseUnavailable",
+      () => Effect.andThen(waitForDatabase, Effect.sync(() => beatNow.openUnsafe()))
+    )
     yield* sayWhatWasLost
   }))
 
@@ -249,7 +267,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
     return Effect.andThen(
       stopped.length === 0
         ? Effect.void
-        : Effect.logWarning(`${jobsNamed(stopped)} stopped: the lease was lost to another worker, or the job was ended`),
+        : Effect.logWarning(
+          `${jobsNamed(stopped)} stopped: the lease was lost to another worker, or the job was ended`
+        ),
       unheard.length === 0
         ? Effect.void
         : Effect.logWarning(`the result of ${jobsNamed(unheard)} was refused: the lease had been lost`)
@@ -303,7 +323,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const shutdown = Effect.gen(function*() {
     if (inFlight !== undefined) yield* Effect.timeoutOption(Fiber.await(inFlight), shutdownDeadline)
     if (running > 0) {
-      yield* Effect.logInfo(`waiting for ${jobsNamed(runningJobs())} to end, at most ${Duration.format(shutdownDeadline)}`)
+      yield* Effect.logInfo(
+        `waiting for ${jobsNamed(runningJobs())} to end, at most ${Duration.format(shutdownDeadline)}`
+      )
       yield* Effect.timeoutOption(noneRunning.await, shutdownDeadline)
     }
     for (const entry of held.values()) stop(entry, "shutdown")
@@ -341,7 +363,11 @@ const outcomeOf = (exit: Exit.Exit<unknown, ExecutionFailed | TimeLimitReached>,
           result: isJson(reason.error.result) ? reason.error.result : null,
           error: storable(reason.error.error)
         }
-        : { status: "failed", result: null, error: `stopped at its time limit of ${Duration.format(reason.error.limit)}` }
+        : {
+          status: "failed",
+          result: null,
+          error: `stopped at its time limit of ${Duration.format(reason.error.limit)}`
+        }
     }
     if (Cause.isDieReason(reason)) {
       return { status: "failed", result: null, error: storable(`its executor died: ${String(reason.defect)}`) }

@@ -49,9 +49,11 @@ export const Tags = Schema.Record(
   Schema.NonEmptyString.pipe(Schema.check(Schema.isMaxLength(limits.tagKeyLength))),
   Schema.String.pipe(Schema.check(Schema.isMaxLength(limits.tagValueLength)))
 ).pipe(
-  Schema.check(Schema.makeFilter((tags: Readonly<Record<string, string>>) =>
-    Object.keys(tags).length <= limits.tags || `at most ${limits.tags} tags`
-  ))
+  Schema.check(
+    Schema.makeFilter((tags: Readonly<Record<string, string>>) =>
+      Object.keys(tags).length <= limits.tags || `at most ${limits.tags} tags`
+    )
+  )
 )
 export type Tags = typeof Tags.Type
 

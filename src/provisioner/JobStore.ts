@@ -39,6 +39,9 @@ export class JobEnded extends Data.TaggedError("JobEnded")<{ readonly id: JobId;
 
 export type StoreError = DatabaseUnavailable | QueryFailed
 
+/** What remains of `StoreError` for who waits for the database. */
+export type QueryError = QueryFailed
+
 export interface NewJob extends JobRequest {
   readonly id: JobId
 }

@@ -149,7 +149,9 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
           const stored = output.get(batch.job) ?? []
           const last = batch.lines.at(-1)
           const isKnown = stored.some((line) => line.attempt === batch.attempt && line.index === last?.index)
-          if (!isKnown) output.set(batch.job, [...stored, ...batch.lines.map((line) => ({ ...line, attempt: batch.attempt }))])
+          if (!isKnown) {
+            output.set(batch.job, [...stored, ...batch.lines.map((line) => ({ ...line, attempt: batch.attempt }))])
+          }
           return true
         })
       )
@@ -175,9 +177,12 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
           "JobStore.acquire",
           Effect.map(Clock.currentTimeMillis, (now) => {
             const known = options.reclaim && new Set(options.reclaim)
-            const reclaimed = known === undefined ? [] : [...rows.values()].filter((row) =>
-              row.worker === options.worker && (row.status === "running" || row.status === "canceling") && !known.has(row.id)
-            )
+            const reclaimed = known === undefined ?
+              [] :
+              [...rows.values()].filter((row) =>
+                row.worker === options.worker && (row.status === "running" || row.status === "canceling") &&
+                !known.has(row.id)
+              )
             const pending = [...rows.values()].filter((row) => row.status === "pending")
             const taken = pending
               .filter((row) => (row.notBefore ?? 0) <= now && covers(options.tags, row.tags))

@@ -55,7 +55,9 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
     const database = yield* Database
 
     const milliseconds = (column: string) => `(extract(epoch from ${column}) * 1000)::float8 as ${column}`
-    const columns = `id, type, tag_key, priority, status, input, idempotency_key, ${milliseconds("not_before")}, timeout_ms,
+    const columns = `id, type, tag_key, priority, status, input, idempotency_key, ${
+      milliseconds("not_before")
+    }, timeout_ms,
       max_attempts, attempt, worker, ${milliseconds("created_at")}, ${milliseconds("started_at")},
       ${milliseconds("finished_at")}, result, error`
 
@@ -132,8 +134,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
       Effect.flatMap(
         database.read(
           "JobStore.get",
-          Effect.flatMap(PgClient, (sql) =>
-            sql<JobRow>`select ${sql.literal(columns)} from lull.job where id = ${id}`)
+          Effect.flatMap(PgClient, (sql) => sql<JobRow>`select ${sql.literal(columns)} from lull.job where id = ${id}`)
         ),
         ([row]) => row === undefined ? Effect.fail(new JobNotFound({ id })) : Effect.succeed(fromRow(row))
       )
@@ -151,7 +152,9 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
                 ...(options.before === undefined ? [] : [sql`id < ${options.before}::uuid`]),
                 ...(options.tags === undefined
                   ? []
-                  : [sql`tag_key in (select key from lull.tag_set where tags @> ${JSON.stringify(options.tags)}::jsonb)`])
+                  : [
+                    sql`tag_key in (select key from lull.tag_set where tags @> ${JSON.stringify(options.tags)}::jsonb)`
+                  ])
               ])
             } order by id desc limit ${String(options.limit)}::int`)
         ),
@@ -235,10 +238,13 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
             started_at = now(), lease_until = now() + ${interval(options.lease)}::interval
           from candidate c where j.id = c.id
           returning ${sql.literal(leased.replace(/^id/, "j.id"))}, priority`)
-      const nextDue = Effect.flatMap(PgClient, (sql) =>
-        sql<{ readonly due: number | null }>`select (extract(epoch from (
+      const nextDue = Effect.flatMap(
+        PgClient,
+        (sql) =>
+          sql<{ readonly due: number | null }>`select (extract(epoch from (
             select not_before from lull.job where status = 'pending' and waiting order by not_before limit 1
-          ) - now()) * 1000)::float8 as due`)
+          ) - now()) * 1000)::float8 as due`
+      )
       const { due, rows } = yield* database.write(
         "JobStore.acquire",
         Effect.gen(function*() {
@@ -351,11 +357,14 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
       return Effect.map(
         database.read(
           "JobStore.readOutput",
-          Effect.flatMap(PgClient, (sql) =>
-            sql<{ readonly attempt: number; readonly lines: ReadonlyArray<OutputLine> }>`select attempt, lines
+          Effect.flatMap(
+            PgClient,
+            (sql) =>
+              sql<{ readonly attempt: number; readonly lines: ReadonlyArray<OutputLine> }>`select attempt, lines
               from lull.job_output
               where job_id = ${id} and (attempt, last_line) > (${String(attempt)}::smallint, ${String(index)}::bigint)
-              order by attempt, last_line limit ${String(batchesAtOnce)}::int`)
+              order by attempt, last_line limit ${String(batchesAtOnce)}::int`
+          )
         ),
         (rows) =>
           rows.flatMap((row) =>
@@ -418,8 +427,11 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
     const count = Effect.map(
       database.read(
         "JobStore.count",
-        Effect.flatMap(PgClient, (sql) =>
-          sql<{ status: JobStatus; jobs: bigint }>`select status, count(*) as jobs from lull.job group by status`)
+        Effect.flatMap(
+          PgClient,
+          (sql) =>
+            sql<{ status: JobStatus; jobs: bigint }>`select status, count(*) as jobs from lull.job group by status`
+        )
       ),
       (rows) => {
         const counts = { pending: 0, running: 0, canceling: 0, succeeded: 0, failed: 0, canceled: 0 }

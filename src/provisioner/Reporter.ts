@@ -10,7 +10,7 @@
  */
 import { Deferred, Duration, Effect, Latch, Queue, Random, type Scope } from "effect"
 import { Availability } from "../database/Availability.ts"
-import { DatabaseUnavailable } from "../database/Unavailable.ts"
+import type { DatabaseUnavailable } from "../database/Unavailable.ts"
 import { Loops } from "../loop/Loops.ts"
 import type { JobOutput } from "./Executor.ts"
 import type { JobId, JobOutcome, Lease, LeasedJob } from "./Job.ts"
@@ -76,7 +76,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   let idle: Deferred.Deferred<void> | undefined
 
   /** Does it until it is answered. A failure of the statement itself is the caller's. */
-  const persistently = <A>(work: Effect.Effect<A, StoreError>): Effect.Effect<A, Exclude<StoreError, DatabaseUnavailable>> =>
+  const persistently = <A>(
+    work: Effect.Effect<A, StoreError>
+  ): Effect.Effect<A, Exclude<StoreError, DatabaseUnavailable>> =>
     Effect.catchTag(work, "DatabaseUnavailable", () =>
       availability.awaitAvailable.pipe(
         Effect.andThen(Random.next),
@@ -116,8 +118,10 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     )
 
   const resultSender = Effect.forever(
-    Effect.flatMap(Queue.takeBetween(results, 1, resultsAtOnce), (reports) =>
-      sendResults(reports.filter((report) => pending.get(report.job) === report)))
+    Effect.flatMap(
+      Queue.takeBetween(results, 1, resultsAtOnce),
+      (reports) => sendResults(reports.filter((report) => pending.get(report.job) === report))
+    )
   )
 
   const enqueueResult = (report: Report) => {
@@ -154,8 +158,10 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     if (batches.length === 0) return
     const answers = yield* persistently(store.appendOutput(batches.map(({ batch }) => batch))).pipe(
       // What the database cannot take for another reason than being away is cut, not tried for ever.
-      Effect.catchTag("QueryFailed", (error) =>
-        Effect.as(Effect.logError("output could not be stored", error), batches.map(() => true)))
+      Effect.catchTag(
+        "QueryFailed",
+        (error) => Effect.as(Effect.logError("output could not be stored", error), batches.map(() => true))
+      )
     )
     for (const [at, { batch, entry }] of batches.entries()) {
       if (answers[at] === false) {

@@ -19,9 +19,7 @@ const writer = Effect.fnUntraced(function*(every: Duration.Input = "1 second") {
   yield* database.write("test.write", Effect.void).pipe(
     Effect.match({ onFailure: (error) => error._tag, onSuccess: () => "done" }),
     Effect.flatMap((tag) =>
-      Effect.clockWith((clock) =>
-        Ref.update(outcomes, (all) => [...all, { at: clock.currentTimeMillisUnsafe(), tag }])
-      )
+      Effect.clockWith((clock) => Ref.update(outcomes, (all) => [...all, { at: clock.currentTimeMillisUnsafe(), tag }]))
     ),
     Effect.andThen(Effect.sleep(every)),
     Effect.forever,

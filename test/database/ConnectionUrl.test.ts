@@ -2,8 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import { parse } from "../../src/database/ConnectionUrl.ts"
 
-const hosts = (text: string) =>
-  Result.getOrThrow(parse(text)).map(({ host, port, url }) => ({ host, port, url }))
+const hosts = (text: string) => Result.getOrThrow(parse(text)).map(({ host, port, url }) => ({ host, port, url }))
 
 describe("ConnectionUrl", () => {
   it("reads one host", () => {

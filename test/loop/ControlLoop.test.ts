@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Duration, Effect, Fiber, Queue, Random, SubscriptionRef } from "effect"
+import type { Duration } from "effect"
+import { Cause, Deferred, Effect, Fiber, Queue, Random, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as Backoff from "../../src/loop/Backoff.ts"
 import * as ControlLoop from "../../src/loop/ControlLoop.ts"

@@ -155,7 +155,10 @@ describe("AcquireLoop", () => {
           worker: { slots: 3, heartbeatEvery: "1 second", pollEvery: "2 seconds" },
           outage,
           execute: (job, output) =>
-            output.write("stdout", [`line of ${job.job}`]).pipe(Effect.andThen(Effect.sleep("3 seconds")), Effect.as(job.job))
+            output.write("stdout", [`line of ${job.job}`]).pipe(
+              Effect.andThen(Effect.sleep("3 seconds")),
+              Effect.as(job.job)
+            )
         })
         yield* TestClock.adjust("1 second")
         const jobs = yield* newJobs(Array.from({ length: 7 }, () => ({})))
@@ -179,11 +182,17 @@ describe("AcquireLoop", () => {
     return Effect.gen(function*() {
       const runs: Array<Run> = []
       const outage = Outage.make([{ kind: "refused", at: "10 seconds", for: "10 minutes" }])
-      const { store } = yield* replica(runs, { outage, worker: { lease: "30 seconds" }, reaper: { lease: "30 seconds" } })
+      const { store } = yield* replica(runs, {
+        outage,
+        worker: { lease: "30 seconds" },
+        reaper: { lease: "30 seconds" }
+      })
       // Another replica, which has the same outage and reaps as well.
       yield* replica(runs, { name: "b", outage, reaper: { lease: "30 seconds" }, worker: { slots: 0 } })
       yield* TestClock.adjust("1 second")
-      const jobs = yield* newJobs([{ input: { millis: 60_000 } }, { input: { millis: 605_000 } }, { input: { millis: 700_000 } }])
+      const jobs = yield* newJobs([{ input: { millis: 60_000 } }, { input: { millis: 605_000 } }, {
+        input: { millis: 700_000 }
+      }])
       yield* store.submit(jobs)
       yield* TestClock.adjust("15 minutes")
       assert.deepStrictEqual(yield* statuses, { succeeded: 3 })
@@ -347,15 +356,19 @@ describe("AcquireLoop", () => {
     return Effect.gen(function*() {
       const runs: Array<Run> = []
       const outage = Outage.make([{ kind: "refused", at: "10 seconds", for: "1 minute" }])
-      const replicas = yield* Effect.forEach(["a", "b", "c"], (name) =>
-        replica(runs, { name, outage, worker: { slots: 2 } }).pipe(Random.withSeed(name)))
+      const replicas = yield* Effect.forEach(
+        ["a", "b", "c"],
+        (name) => replica(runs, { name, outage, worker: { slots: 2 } }).pipe(Random.withSeed(name))
+      )
       yield* TestClock.adjust("9 seconds")
       const jobs = yield* newJobs(Array.from({ length: 200 }, () => ({ input: { millis: 300 } })))
       yield* replicas[0]!.store.submit(jobs)
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual(yield* statuses, { succeeded: 200 })
       assert.strictEqual(started(runs).length, 200)
-      const first = replicas.map((_, index) => started(runs).find((run) => run.at >= 70_000 && run.replica === "abc"[index]))
+      const first = replicas.map((_, index) =>
+        started(runs).find((run) => run.at >= 70_000 && run.replica === "abc"[index])
+      )
       for (const run of first) assert.isAtMost(run!.at - 70_000, 1_500)
       assert.isAbove(new Set(first.map((run) => run!.at)).size, 1)
       assert.isAtMost(lines.length, 3 * 8)

@@ -7,11 +7,12 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import { Effect, Exit, Layer, Redacted, Schedule, Scope } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import type { SqlError } from "effect/sql/SqlError"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import {
   appendFileSync,
   chmodSync,
   chownSync,
+  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -75,7 +76,7 @@ export const make = (
 ): Effect.Effect<PostgresServer, EmbeddedPostgresError, Scope.Scope> => Effect.suspend(() => makeServer(options))
 
 const makeServer = Effect.fnUntraced(function*(options: Options) {
-  const fsync = options.fsync ?? false
+  const { configuration = {}, fsync = false } = options
   const cluster = yield* makeCluster(options)
   const port = options.port ?? (yield* Cluster.freePort)
   const url = `postgres://postgres@127.0.0.1:${port}/postgres`
@@ -88,7 +89,7 @@ const makeServer = Effect.fnUntraced(function*(options: Options) {
     const server = yield* Cluster.start(cluster, port, {
       ...settings,
       fsync: fsync ? "on" : "off",
-      ...options.configuration
+      ...configuration
     })
       .pipe(Scope.provide(scope), Effect.onError(() => Scope.close(scope, Exit.void)))
     running = { server, scope }
@@ -143,7 +144,14 @@ const makeServer = Effect.fnUntraced(function*(options: Options) {
       Effect.andThen(Effect.suspend(() => running === undefined ? Effect.void : running.server.exited)),
       Effect.andThen(settle)
     )
-  yield* Effect.addFinalizer(() => kill)
+  yield* Effect.addFinalizer(() =>
+    resume.pipe(
+      Effect.andThen(withPid((pid) => Effect.sync(() => Processes.signal(pid, "SIGQUIT")))),
+      Effect.andThen(Processes.waitUntil(() => running === undefined || running.server.hasExited(), "7 seconds")),
+      Effect.andThen(kill),
+      Effect.andThen(Effect.sync(() => removeSharedMemory(cluster.data)))
+    )
+  )
 
   const execute = (sql: string) => statement(url, sql)
   const readOnly = Effect.fnUntraced(function*(on: boolean) {
@@ -171,7 +179,7 @@ const makeServer = Effect.fnUntraced(function*(options: Options) {
     promote,
     makeStandby: Effect.suspend(() =>
       stop("fast").pipe(
-        Effect.andThen(make({ ...omitPort(options), from: self, isStarted: false })),
+        Effect.andThen(make({ fsync, configuration, from: self, isStarted: false })),
         Effect.tap(start),
         Effect.tap((standby) => standby.start)
       )
@@ -181,7 +189,12 @@ const makeServer = Effect.fnUntraced(function*(options: Options) {
   return self
 })
 
-const omitPort = ({ port: _, ...options }: Options): Options => options
+/** A server that was killed leaves a small segment, named in its last file; only the next one on the data would remove it. */
+const removeSharedMemory = (data: string) => {
+  const file = join(data, "postmaster.pid")
+  const segment = existsSync(file) ? readFileSync(file, "utf8").split("\n")[6]?.trim().split(/ +/)[1] : undefined
+  if (segment !== undefined) spawnSync("ipcrm", ["--shmem-id", segment])
+}
 
 const makeCluster = Effect.fnUntraced(function*(options: Options) {
   const directory = yield* Effect.acquireRelease(

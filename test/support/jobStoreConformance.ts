@@ -36,256 +36,329 @@ export const conformance = <Services>(setting: Setting<Services>) => {
 
   const ids = (jobs: ReadonlyArray<LeasedJob>) => jobs.map((job) => job.job)
 
-  test("answers a submission with the stored jobs, in its order", Effect.gen(function*() {
-    const store = yield* JobStore
-    const jobs = yield* newJobs([{ input: { a: [1, null, "ü\u0000".slice(0, 1)] } }, { priority: 3, tags: { os: "linux" } }])
-    const answer = yield* store.submit(jobs)
-    assert.deepStrictEqual(answer.map((job) => job.id), jobs.map((job) => job.id))
-    for (const [at, job] of answer.entries()) {
-      const stored = yield* store.get(job.id)
-      assert.deepStrictEqual(stored, job)
-      assert.deepStrictEqual(stored.input, jobs[at]?.input)
-      assert.strictEqual(stored.status, "pending")
-    }
-  }))
+  test(
+    "answers a submission with the stored jobs, in its order",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const jobs = yield* newJobs([{ input: { a: [1, null, "ü\u0000".slice(0, 1)] } }, {
+        priority: 3,
+        tags: { os: "linux" }
+      }])
+      const answer = yield* store.submit(jobs)
+      assert.deepStrictEqual(answer.map((job) => job.id), jobs.map((job) => job.id))
+      for (const [at, job] of answer.entries()) {
+        const stored = yield* store.get(job.id)
+        assert.deepStrictEqual(stored, job)
+        assert.deepStrictEqual(stored.input, jobs[at]?.input)
+        assert.strictEqual(stored.status, "pending")
+      }
+    })
+  )
 
-  test("stores a submission once, however often it is repeated", Effect.gen(function*() {
-    const store = yield* JobStore
-    const jobs = yield* newJobs([{}, {}])
-    const first = yield* store.submit(jobs)
-    assert.deepStrictEqual(yield* store.submit(jobs), first)
-    assert.strictEqual((yield* store.list({ limit: 10 })).length, 2)
-  }))
+  test(
+    "stores a submission once, however often it is repeated",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const jobs = yield* newJobs([{}, {}])
+      const first = yield* store.submit(jobs)
+      assert.deepStrictEqual(yield* store.submit(jobs), first)
+      assert.strictEqual((yield* store.list({ limit: 10 })).length, 2)
+    })
+  )
 
-  test("answers a known idempotency key with the job that has it", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [first, second] = yield* newJobs([
-      { idempotencyKey: "build-7", input: { a: 1, b: 2 } },
-      { idempotencyKey: "build-7", input: { b: 2, a: 1 } }
-    ])
-    yield* store.submit([first!])
-    const [answer] = yield* store.submit([second!])
-    assert.strictEqual(answer?.id, first!.id)
-    assert.strictEqual((yield* store.list({ limit: 10 })).length, 1)
-  }))
+  test(
+    "answers a known idempotency key with the job that has it",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [first, second] = yield* newJobs([
+        { idempotencyKey: "build-7", input: { a: 1, b: 2 } },
+        { idempotencyKey: "build-7", input: { b: 2, a: 1 } }
+      ])
+      yield* store.submit([first!])
+      const [answer] = yield* store.submit([second!])
+      assert.strictEqual(answer?.id, first!.id)
+      assert.strictEqual((yield* store.list({ limit: 10 })).length, 1)
+    })
+  )
 
-  test("refuses a known idempotency key with other values, and stores nothing of that submission", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [first, other, innocent] = yield* newJobs([
-      { idempotencyKey: "deploy", input: 1 },
-      { idempotencyKey: "deploy", input: 2 },
-      {}
-    ])
-    yield* store.submit([first!])
-    const error = yield* Effect.flip(store.submit([innocent!, other!]))
-    assert.strictEqual(error._tag, "IdempotencyConflict")
-    assert.strictEqual((yield* store.list({ limit: 10 })).length, 1)
-  }))
+  test(
+    "refuses a known idempotency key with other values, and stores nothing of that submission",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [first, other, innocent] = yield* newJobs([
+        { idempotencyKey: "deploy", input: 1 },
+        { idempotencyKey: "deploy", input: 2 },
+        {}
+      ])
+      yield* store.submit([first!])
+      const error = yield* Effect.flip(store.submit([innocent!, other!]))
+      assert.strictEqual(error._tag, "IdempotencyConflict")
+      assert.strictEqual((yield* store.list({ limit: 10 })).length, 1)
+    })
+  )
 
-  test("has no job that was not submitted", Effect.gen(function*() {
-    const store = yield* JobStore
-    const id = JobId.make("01890000-0000-7000-8000-000000000000")
-    assert.strictEqual((yield* Effect.flip(store.get(id)))._tag, "JobNotFound")
-    assert.strictEqual((yield* Effect.flip(store.cancel(id)))._tag, "JobNotFound")
-  }))
+  test(
+    "has no job that was not submitted",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const id = JobId.make("01890000-0000-7000-8000-000000000000")
+      assert.strictEqual((yield* Effect.flip(store.get(id)))._tag, "JobNotFound")
+      assert.strictEqual((yield* Effect.flip(store.cancel(id)))._tag, "JobNotFound")
+    })
+  )
 
-  test("gives the oldest job of the highest priority first", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [low, old, young] = yield* newJobs([{ priority: -1 }, { priority: 5 }, { priority: 5 }])
-    yield* store.submit([young!, low!, old!])
-    assert.deepStrictEqual(ids((yield* acquire(2)).jobs), [old!.id, young!.id])
-    assert.deepStrictEqual(ids((yield* acquire(2)).jobs), [low!.id])
-    assert.deepStrictEqual(ids((yield* acquire(2)).jobs), [])
-  }))
+  test(
+    "gives the oldest job of the highest priority first",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [low, old, young] = yield* newJobs([{ priority: -1 }, { priority: 5 }, { priority: 5 }])
+      yield* store.submit([young!, low!, old!])
+      assert.deepStrictEqual(ids((yield* acquire(2)).jobs), [old!.id, young!.id])
+      assert.deepStrictEqual(ids((yield* acquire(2)).jobs), [low!.id])
+      assert.deepStrictEqual(ids((yield* acquire(2)).jobs), [])
+    })
+  )
 
-  test("gives a job only to a worker whose tags cover it, and an untagged one only to an untagged worker", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [untagged, linux, large] = yield* newJobs([
-      {},
-      { tags: { os: "linux" } },
-      { tags: { size: "large", os: "linux" } }
-    ])
-    yield* store.submit([untagged!, linux!, large!])
-    assert.deepStrictEqual(ids((yield* acquire(9, { os: "windows" })).jobs), [])
-    assert.deepStrictEqual(ids((yield* acquire(9, { os: "linux" })).jobs), [linux!.id])
-    assert.deepStrictEqual(ids((yield* acquire(9, { os: "linux", size: "large", gpu: "no" })).jobs), [large!.id])
-    assert.deepStrictEqual(ids((yield* acquire(9)).jobs), [untagged!.id])
-  }))
+  test(
+    "gives a job only to a worker whose tags cover it, and an untagged one only to an untagged worker",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [untagged, linux, large] = yield* newJobs([
+        {},
+        { tags: { os: "linux" } },
+        { tags: { size: "large", os: "linux" } }
+      ])
+      yield* store.submit([untagged!, linux!, large!])
+      assert.deepStrictEqual(ids((yield* acquire(9, { os: "windows" })).jobs), [])
+      assert.deepStrictEqual(ids((yield* acquire(9, { os: "linux" })).jobs), [linux!.id])
+      assert.deepStrictEqual(ids((yield* acquire(9, { os: "linux", size: "large", gpu: "no" })).jobs), [large!.id])
+      assert.deepStrictEqual(ids((yield* acquire(9)).jobs), [untagged!.id])
+    })
+  )
 
-  test("orders by priority and age across sets of tags", Effect.gen(function*() {
-    const store = yield* JobStore
-    const jobs = yield* newJobs([{ tags: { a: "1" } }, { tags: { b: "2" }, priority: 1 }, { tags: { a: "1", b: "2" } }])
-    yield* store.submit(jobs)
-    const { jobs: taken } = yield* acquire(2, { a: "1", b: "2" })
-    assert.deepStrictEqual(ids(taken), [jobs[1]!.id, jobs[0]!.id])
-  }))
+  test(
+    "orders by priority and age across sets of tags",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const jobs = yield* newJobs([{ tags: { a: "1" } }, { tags: { b: "2" }, priority: 1 }, {
+        tags: { a: "1", b: "2" }
+      }])
+      yield* store.submit(jobs)
+      const { jobs: taken } = yield* acquire(2, { a: "1", b: "2" })
+      assert.deepStrictEqual(ids(taken), [jobs[1]!.id, jobs[0]!.id])
+    })
+  )
 
-  test("does not give a job before its time, and says when that is", Effect.gen(function*() {
-    const store = yield* JobStore
-    const now = yield* Clock.currentTimeMillis
-    const [job] = yield* newJobs([{ notBefore: now + 1_500 }])
-    yield* store.submit([job!])
-    const early = yield* acquire(1)
-    assert.deepStrictEqual(early.jobs, [])
-    const due = Duration.toMillis(early.nextDue ?? Duration.zero)
-    assert.isTrue(due > 0 && due <= 1_500, `${due}`)
-    yield* setting.pass("1600 millis")
-    const found = yield* acquire(1)
-    // A store may need one look to find that its time has come.
-    assert.deepStrictEqual(ids(found.jobs.length > 0 ? found.jobs : (yield* acquire(1)).jobs), [job!.id])
-  }))
+  test(
+    "does not give a job before its time, and says when that is",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const now = yield* Clock.currentTimeMillis
+      const [job] = yield* newJobs([{ notBefore: now + 1_500 }])
+      yield* store.submit([job!])
+      const early = yield* acquire(1)
+      assert.deepStrictEqual(early.jobs, [])
+      const due = Duration.toMillis(early.nextDue ?? Duration.zero)
+      assert.isTrue(due > 0 && due <= 1_500, `${due}`)
+      yield* setting.pass("1600 millis")
+      const found = yield* acquire(1)
+      // A store may need one look to find that its time has come.
+      assert.deepStrictEqual(ids(found.jobs.length > 0 ? found.jobs : (yield* acquire(1)).jobs), [job!.id])
+    })
+  )
 
-  test("hands out again what a worker holds and does not know of, under the same token", Effect.gen(function*() {
-    const store = yield* JobStore
-    yield* store.submit(yield* newJobs([{}, {}, {}]))
-    const { jobs: [known, unknown] } = yield* acquire(2)
-    const again = yield* acquire(2, {}, workerA, [known!.job])
-    assert.strictEqual(again.jobs.length, 2)
-    assert.deepStrictEqual(again.jobs[0], unknown)
-    assert.deepStrictEqual((yield* acquire(0, {}, workerB, [])).jobs, [])
-  }))
+  test(
+    "hands out again what a worker holds and does not know of, under the same token",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      yield* store.submit(yield* newJobs([{}, {}, {}]))
+      const { jobs: [known, unknown] } = yield* acquire(2)
+      const again = yield* acquire(2, {}, workerA, [known!.job])
+      assert.strictEqual(again.jobs.length, 2)
+      assert.deepStrictEqual(again.jobs[0], unknown)
+      assert.deepStrictEqual((yield* acquire(0, {}, workerB, [])).jobs, [])
+    })
+  )
 
-  test("keeps a lease that is beaten, and says what became of others", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [a, b, c] = yield* newJobs([{}, {}, {}])
-    yield* store.submit([a!, b!, c!])
-    const { jobs } = yield* acquire(3)
-    yield* store.cancel(b!.id)
-    yield* store.finish([{ ...jobs[2]!, outcome: { status: "succeeded", result: null } }])
-    const stale = { ...jobs[0]!, token: jobs[0]!.token - 1 }
-    assert.deepStrictEqual(yield* store.heartbeat([...jobs, stale], lease), ["held", "canceling", "lost", "lost"])
-  }))
+  test(
+    "keeps a lease that is beaten, and says what became of others",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [a, b, c] = yield* newJobs([{}, {}, {}])
+      yield* store.submit([a!, b!, c!])
+      const { jobs } = yield* acquire(3)
+      yield* store.cancel(b!.id)
+      yield* store.finish([{ ...jobs[2]!, outcome: { status: "succeeded", result: null } }])
+      const stale = { ...jobs[0]!, token: jobs[0]!.token - 1 }
+      assert.deepStrictEqual(yield* store.heartbeat([...jobs, stale], lease), ["held", "canceling", "lost", "lost"])
+    })
+  )
 
-  test("accepts a result once and again, and refuses it under a stale token", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [job] = yield* newJobs([{}])
-    yield* store.submit([job!])
-    const { jobs: [leased] } = yield* acquire(1)
-    const stale = { job: leased!.job, token: leased!.token - 1, outcome: { status: "succeeded", result: "stale" } as const }
-    const report = { job: leased!.job, token: leased!.token, outcome: { status: "succeeded", result: { n: 1 } } as const }
-    assert.deepStrictEqual(yield* store.finish([stale, report]), [false, true])
-    assert.deepStrictEqual(yield* store.finish([report]), [true])
-    assert.deepStrictEqual(yield* store.finish([stale]), [false])
-    const stored = yield* store.get(job!.id)
-    assert.strictEqual(stored.status, "succeeded")
-    assert.deepStrictEqual(stored.result, { n: 1 })
-    assert.isDefined(stored.finishedAt)
-  }))
+  test(
+    "accepts a result once and again, and refuses it under a stale token",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [job] = yield* newJobs([{}])
+      yield* store.submit([job!])
+      const { jobs: [leased] } = yield* acquire(1)
+      const stale = {
+        job: leased!.job,
+        token: leased!.token - 1,
+        outcome: { status: "succeeded", result: "stale" } as const
+      }
+      const report = {
+        job: leased!.job,
+        token: leased!.token,
+        outcome: { status: "succeeded", result: { n: 1 } } as const
+      }
+      assert.deepStrictEqual(yield* store.finish([stale, report]), [false, true])
+      assert.deepStrictEqual(yield* store.finish([report]), [true])
+      assert.deepStrictEqual(yield* store.finish([stale]), [false])
+      const stored = yield* store.get(job!.id)
+      assert.strictEqual(stored.status, "succeeded")
+      assert.deepStrictEqual(stored.result, { n: 1 })
+      assert.isDefined(stored.finishedAt)
+    })
+  )
 
-  test("lets a failed job with attempts left wait, and then gives it again under a higher token", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [job] = yield* newJobs([{ maxAttempts: 2 }])
-    yield* store.submit([job!])
-    const failed = { status: "failed", result: null, error: "no luck" } as const
-    const { jobs: [first] } = yield* acquire(1)
-    assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), [true])
-    assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), [true])
-    assert.strictEqual((yield* store.get(job!.id)).status, "pending")
-    assert.deepStrictEqual((yield* acquire(1)).jobs, [])
-    yield* setting.pass("1100 millis")
-    const found = yield* acquire(1)
-    const second = found.jobs[0] ?? (yield* acquire(1)).jobs[0]
-    assert.strictEqual(second?.attempt, 2)
-    assert.isAbove(second!.token, first!.token)
-    assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), [false])
-    assert.deepStrictEqual(yield* store.finish([{ ...second!, outcome: failed }]), [true])
-    const stored = yield* store.get(job!.id)
-    assert.strictEqual(stored.status, "failed")
-    assert.strictEqual(stored.error, "no luck")
-  }))
+  test(
+    "lets a failed job with attempts left wait, and then gives it again under a higher token",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [job] = yield* newJobs([{ maxAttempts: 2 }])
+      yield* store.submit([job!])
+      const failed = { status: "failed", result: null, error: "no luck" } as const
+      const { jobs: [first] } = yield* acquire(1)
+      assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), [true])
+      assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), [true])
+      assert.strictEqual((yield* store.get(job!.id)).status, "pending")
+      assert.deepStrictEqual((yield* acquire(1)).jobs, [])
+      yield* setting.pass("1100 millis")
+      const found = yield* acquire(1)
+      const second = found.jobs[0] ?? (yield* acquire(1)).jobs[0]
+      assert.strictEqual(second?.attempt, 2)
+      assert.isAbove(second!.token, first!.token)
+      assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), [false])
+      assert.deepStrictEqual(yield* store.finish([{ ...second!, outcome: failed }]), [true])
+      const stored = yield* store.get(job!.id)
+      assert.strictEqual(stored.status, "failed")
+      assert.strictEqual(stored.error, "no luck")
+    })
+  )
 
-  test("cancels a pending job at once, and a running one when its worker says so", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [pending, running] = yield* newJobs([{ priority: -1 }, {}])
-    yield* store.submit([pending!, running!])
-    const { jobs: [leased] } = yield* acquire(1)
-    assert.strictEqual((yield* store.cancel(pending!.id)).status, "canceled")
-    assert.strictEqual((yield* store.cancel(pending!.id)).status, "canceled")
-    assert.strictEqual((yield* store.cancel(running!.id)).status, "canceling")
-    assert.strictEqual((yield* store.cancel(running!.id)).status, "canceling")
-    assert.deepStrictEqual((yield* acquire(9)).jobs, [])
-    yield* store.finish([{ ...leased!, outcome: { status: "canceled", result: null, error: "canceled" } }])
-    assert.strictEqual((yield* store.get(running!.id)).status, "canceled")
-  }))
+  test(
+    "cancels a pending job at once, and a running one when its worker says so",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [pending, running] = yield* newJobs([{ priority: -1 }, {}])
+      yield* store.submit([pending!, running!])
+      const { jobs: [leased] } = yield* acquire(1)
+      assert.strictEqual((yield* store.cancel(pending!.id)).status, "canceled")
+      assert.strictEqual((yield* store.cancel(pending!.id)).status, "canceled")
+      assert.strictEqual((yield* store.cancel(running!.id)).status, "canceling")
+      assert.strictEqual((yield* store.cancel(running!.id)).status, "canceling")
+      assert.deepStrictEqual((yield* acquire(9)).jobs, [])
+      yield* store.finish([{ ...leased!, outcome: { status: "canceled", result: null, error: "canceled" } }])
+      assert.strictEqual((yield* store.get(running!.id)).status, "canceled")
+    })
+  )
 
-  test("does not cancel what has ended", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [job] = yield* newJobs([{}])
-    yield* store.submit([job!])
-    const { jobs: [leased] } = yield* acquire(1)
-    yield* store.finish([{ ...leased!, outcome: { status: "succeeded", result: null } }])
-    const error = yield* Effect.flip(store.cancel(job!.id))
-    assert.strictEqual(error._tag, "JobEnded")
-    assert.strictEqual((yield* store.get(job!.id)).status, "succeeded")
-  }))
+  test(
+    "does not cancel what has ended",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [job] = yield* newJobs([{}])
+      yield* store.submit([job!])
+      const { jobs: [leased] } = yield* acquire(1)
+      yield* store.finish([{ ...leased!, outcome: { status: "succeeded", result: null } }])
+      const error = yield* Effect.flip(store.cancel(job!.id))
+      assert.strictEqual(error._tag, "JobEnded")
+      assert.strictEqual((yield* store.get(job!.id)).status, "succeeded")
+    })
+  )
 
-  test("does not start a canceling job again, whatever its worker reports", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [job] = yield* newJobs([{ maxAttempts: 5 }])
-    yield* store.submit([job!])
-    const { jobs: [leased] } = yield* acquire(1)
-    yield* store.cancel(job!.id)
-    yield* store.finish([{ ...leased!, outcome: { status: "failed", result: null, error: "it failed first" } }])
-    assert.strictEqual((yield* store.get(job!.id)).status, "failed")
-  }))
+  test(
+    "does not start a canceling job again, whatever its worker reports",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [job] = yield* newJobs([{ maxAttempts: 5 }])
+      yield* store.submit([job!])
+      const { jobs: [leased] } = yield* acquire(1)
+      yield* store.cancel(job!.id)
+      yield* store.finish([{ ...leased!, outcome: { status: "failed", result: null, error: "it failed first" } }])
+      assert.strictEqual((yield* store.get(job!.id)).status, "failed")
+    })
+  )
 
-  test("stores output once, in order, and only under the current token", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [job] = yield* newJobs([{}])
-    yield* store.submit([job!])
-    const { jobs: [leased] } = yield* acquire(1)
-    const batch = { job: leased!.job, token: leased!.token, attempt: 1, lines: [line(0, "a"), line(1, "b")] }
-    const next = { ...batch, lines: [line(2, "c")] }
-    assert.deepStrictEqual(yield* store.appendOutput([batch]), [true])
-    assert.deepStrictEqual(yield* store.appendOutput([batch, next, { ...next, token: 99 }]), [true, true, false])
-    const output = yield* store.readOutput(job!.id, { limit: 10 })
-    assert.deepStrictEqual(output.map(({ text }) => text), ["a", "b", "c"])
-    assert.deepStrictEqual(output[2], { ...line(2, "c"), attempt: 1 })
-    const rest = yield* store.readOutput(job!.id, { after: { attempt: 1, index: 0 }, limit: 1 })
-    assert.deepStrictEqual(rest.map(({ text }) => text), ["b"])
-  }))
+  test(
+    "stores output once, in order, and only under the current token",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [job] = yield* newJobs([{}])
+      yield* store.submit([job!])
+      const { jobs: [leased] } = yield* acquire(1)
+      const batch = { job: leased!.job, token: leased!.token, attempt: 1, lines: [line(0, "a"), line(1, "b")] }
+      const next = { ...batch, lines: [line(2, "c")] }
+      assert.deepStrictEqual(yield* store.appendOutput([batch]), [true])
+      assert.deepStrictEqual(yield* store.appendOutput([batch, next, { ...next, token: 99 }]), [true, true, false])
+      const output = yield* store.readOutput(job!.id, { limit: 10 })
+      assert.deepStrictEqual(output.map(({ text }) => text), ["a", "b", "c"])
+      assert.deepStrictEqual(output[2], { ...line(2, "c"), attempt: 1 })
+      const rest = yield* store.readOutput(job!.id, { after: { attempt: 1, index: 0 }, limit: 1 })
+      assert.deepStrictEqual(rest.map(({ text }) => text), ["b"])
+    })
+  )
 
-  test("reaps a job whose lease has run out, and refuses its late worker", Effect.gen(function*() {
-    const store = yield* JobStore
-    const [once, twice, canceling, beaten] = yield* newJobs([{}, { maxAttempts: 2 }, {}, {}])
-    yield* store.submit([once!, twice!, canceling!, beaten!])
-    const { jobs } = yield* acquire(4)
-    yield* store.cancel(canceling!.id)
-    assert.deepStrictEqual(yield* store.expired(9), [])
-    yield* setting.expireLeases
-    const expired = yield* store.expired(9)
-    assert.strictEqual(expired.length, 4)
-    assert.isTrue(expired.every(({ overdue, worker }) => worker === workerA && Duration.toMillis(overdue) > 0))
-    assert.deepStrictEqual(yield* store.heartbeat([jobs[3]!], lease), ["held"])
-    assert.deepStrictEqual((yield* store.reap(expired)).toSorted(), [once!.id, twice!.id, canceling!.id].toSorted())
-    assert.deepStrictEqual(yield* store.reap(expired), [])
-    assert.strictEqual((yield* store.get(once!.id)).status, "failed")
-    assert.strictEqual((yield* store.get(twice!.id)).status, "pending")
-    assert.strictEqual((yield* store.get(canceling!.id)).status, "canceled")
-    assert.strictEqual((yield* store.get(beaten!.id)).status, "running")
-    const late = jobs.slice(0, 3).map((job) => ({ ...job, outcome: { status: "succeeded", result: "late" } as const }))
-    assert.deepStrictEqual(yield* store.finish(late), [false, false, false])
-    assert.deepStrictEqual(yield* store.appendOutput([{ ...jobs[0]!, lines: [line(0, "late")] }]), [false])
-    assert.deepStrictEqual(yield* store.heartbeat(jobs.slice(0, 3), lease), ["lost", "lost", "lost"])
-    assert.strictEqual((yield* store.get(once!.id)).error?.includes("worker is gone"), true)
-    assert.strictEqual((yield* store.get(once!.id)).result, null)
-  }))
+  test(
+    "reaps a job whose lease has run out, and refuses its late worker",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [once, twice, canceling, beaten] = yield* newJobs([{}, { maxAttempts: 2 }, {}, {}])
+      yield* store.submit([once!, twice!, canceling!, beaten!])
+      const { jobs } = yield* acquire(4)
+      yield* store.cancel(canceling!.id)
+      assert.deepStrictEqual(yield* store.expired(9), [])
+      yield* setting.expireLeases
+      const expired = yield* store.expired(9)
+      assert.strictEqual(expired.length, 4)
+      assert.isTrue(expired.every(({ overdue, worker }) => worker === workerA && Duration.toMillis(overdue) > 0))
+      assert.deepStrictEqual(yield* store.heartbeat([jobs[3]!], lease), ["held"])
+      assert.deepStrictEqual((yield* store.reap(expired)).toSorted(), [once!.id, twice!.id, canceling!.id].toSorted())
+      assert.deepStrictEqual(yield* store.reap(expired), [])
+      assert.strictEqual((yield* store.get(once!.id)).status, "failed")
+      assert.strictEqual((yield* store.get(twice!.id)).status, "pending")
+      assert.strictEqual((yield* store.get(canceling!.id)).status, "canceled")
+      assert.strictEqual((yield* store.get(beaten!.id)).status, "running")
+      const late = jobs.slice(0, 3).map((job) => ({
+        ...job,
+        outcome: { status: "succeeded", result: "late" } as const
+      }))
+      assert.deepStrictEqual(yield* store.finish(late), [false, false, false])
+      assert.deepStrictEqual(yield* store.appendOutput([{ ...jobs[0]!, lines: [line(0, "late")] }]), [false])
+      assert.deepStrictEqual(yield* store.heartbeat(jobs.slice(0, 3), lease), ["lost", "lost", "lost"])
+      assert.strictEqual((yield* store.get(once!.id)).error?.includes("worker is gone"), true)
+      assert.strictEqual((yield* store.get(once!.id)).result, null)
+    })
+  )
 
-  test("lists the newest first, by status, type and tags, page by page", Effect.gen(function*() {
-    const store = yield* JobStore
-    const jobs = yield* newJobs([{}, { type: "other" }, { tags: { a: "1", b: "2" } }, {}])
-    yield* store.submit(jobs)
-    yield* acquire(1)
-    const listed = (options: Parameters<typeof store.list>[0]) =>
-      Effect.map(store.list(options), (found) => found.map((job) => jobs.findIndex(({ id }) => id === job.id)))
-    assert.deepStrictEqual(yield* listed({ limit: 10 }), [3, 2, 1, 0])
-    assert.deepStrictEqual(yield* listed({ limit: 2 }), [3, 2])
-    assert.deepStrictEqual(yield* listed({ limit: 2, before: jobs[2]!.id }), [1, 0])
-    assert.deepStrictEqual(yield* listed({ limit: 10, status: "running" }), [0])
-    assert.deepStrictEqual(yield* listed({ limit: 10, type: "other" }), [1])
-    assert.deepStrictEqual(yield* listed({ limit: 10, tags: { b: "2" } }), [2])
-    const counts = yield* store.count
-    assert.strictEqual(counts.pending, 3)
-    assert.strictEqual(counts.running, 1)
-  }))
+  test(
+    "lists the newest first, by status, type and tags, page by page",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const jobs = yield* newJobs([{}, { type: "other" }, { tags: { a: "1", b: "2" } }, {}])
+      yield* store.submit(jobs)
+      yield* acquire(1)
+      const listed = (options: Parameters<typeof store.list>[0]) =>
+        Effect.map(store.list(options), (found) => found.map((job) => jobs.findIndex(({ id }) => id === job.id)))
+      assert.deepStrictEqual(yield* listed({ limit: 10 }), [3, 2, 1, 0])
+      assert.deepStrictEqual(yield* listed({ limit: 2 }), [3, 2])
+      assert.deepStrictEqual(yield* listed({ limit: 2, before: jobs[2]!.id }), [1, 0])
+      assert.deepStrictEqual(yield* listed({ limit: 10, status: "running" }), [0])
+      assert.deepStrictEqual(yield* listed({ limit: 10, type: "other" }), [1])
+      assert.deepStrictEqual(yield* listed({ limit: 10, tags: { b: "2" } }), [2])
+      const counts = yield* store.count
+      assert.strictEqual(counts.pending, 3)
+      assert.strictEqual(counts.running, 1)
+    })
+  )
 }

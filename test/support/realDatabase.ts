@@ -51,8 +51,7 @@ export const open = Effect.fnUntraced(function*({ listenUrl, replica, url, ...op
 })
 
 /** Polls on the real clock; a test that waits for ever is ended by its own timeout. */
-export const until = (condition: () => boolean) =>
-  Effect.repeat(Effect.sleep("10 millis"), { until: condition })
+export const until = (condition: () => boolean) => Effect.repeat(Effect.sleep("10 millis"), { until: condition })
 
 export const untilAvailable = (opened: { readonly availability: Availability["Service"] }) =>
   until(() => opened.availability.isOpen())

@@ -18,7 +18,11 @@ import * as Reaper from "../../src/provisioner/Reaper.ts"
 import * as Outage from "../../src/testing/Outage.ts"
 
 /** What is outside the replicas. */
-export const World = Layer.mergeAll(JobStoreMemory.JobTable.layer, Notifications.layerMemory, SecureRandom.layerWebCrypto)
+export const World = Layer.mergeAll(
+  JobStoreMemory.JobTable.layer,
+  Notifications.layerMemory,
+  SecureRandom.layerWebCrypto
+)
 
 export interface Run {
   readonly job: JobId
@@ -69,10 +73,11 @@ export const replica = Effect.fnUntraced(function*(runs: Array<Run>, options: Op
     JobStore,
     Effect.map(JobStore, (store) => ({
       ...store,
-      acquire: (asked) => Effect.suspend(() => {
-        options.onAcquire?.()
-        return Effect.tap(store.acquire(asked), Effect.sleep(options.answerAfter ?? 0))
-      })
+      acquire: (asked) =>
+        Effect.suspend(() => {
+          options.onAcquire?.()
+          return Effect.tap(store.acquire(asked), Effect.sleep(options.answerAfter ?? 0))
+        })
     }))
   ).pipe(Layer.provide(JobStoreMemory.layer))
   const layer = Layer.mergeAll(
@@ -101,8 +106,10 @@ export const replica = Effect.fnUntraced(function*(runs: Array<Run>, options: Op
 /** New ids in order of their making. */
 export const newJobs = Effect.fnUntraced(function*(requests: ReadonlyArray<Partial<JobRequest>>) {
   const random = yield* SecureRandom.SecureRandom
-  return yield* Effect.forEach(requests, (options) =>
-    Effect.map(random.uuidV7(), (id) => ({ ...request({ type: "test", ...options }), id: JobId.make(id) })))
+  return yield* Effect.forEach(
+    requests,
+    (options) => Effect.map(random.uuidV7(), (id) => ({ ...request({ type: "test", ...options }), id: JobId.make(id) }))
+  )
 })
 
 /** Collects what is logged, at any level, with the time of the test's clock. */

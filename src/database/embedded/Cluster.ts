@@ -31,6 +31,9 @@ const clusterName = "lull"
 /** Lines of output that an error carries. */
 const outputLines = 8
 
+/** Tried again, with growing pauses, for some 4 seconds. */
+const removal = { recursive: true, force: true, maxRetries: 20, retryDelay: 20 } as const
+
 /**
  * Makes the data directory if there is none. It is made aside and renamed when complete, so that nothing half done is
  * found there after a crash; what earlier attempts left aside is removed.
@@ -46,15 +49,14 @@ export const initialise = Effect.fnUntraced(function*(cluster: Cluster, options:
     const aside = `${data}.new-${randomBytes(6).toString("hex")}`
     yield* attempt(cluster, "initdb", async () => {
       for (const name of await readdir(dirname(data))) {
+        // An initdb that is being ended by its guard still writes there, and in the end removes it itself.
         if (name.startsWith(`${basename(data)}.new-`)) {
-          await rm(join(dirname(data), name), { recursive: true, force: true })
+          await rm(join(dirname(data), name), removal).catch(() => {})
         }
       }
       await mkdir(aside, { mode: 0o700 })
     })
-    yield* Effect.addFinalizer(() =>
-      Effect.ignore(Effect.tryPromise(() => rm(aside, { recursive: true, force: true })))
-    )
+    yield* Effect.addFinalizer(() => Effect.ignore(Effect.tryPromise(() => rm(aside, removal))))
     const passwordFile = join(aside, "password")
     yield* attempt(cluster, "initdb", async () => {
       await writeFile(passwordFile, `${options.password ?? ""}\n`, { mode: 0o600 })

@@ -1,0 +1,17 @@
+/** `npm run build`: makes `dist/` anew, JavaScript with types and source maps. */
+import { spawnSync } from "node:child_process"
+import { chmodSync, existsSync, rmSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+rmSync(`${root}/dist`, { recursive: true, force: true })
+const { status } = spawnSync(
+  process.execPath,
+  [`${root}/node_modules/typescript/bin/tsc`, "-p", "tsconfig.build.json"],
+  {
+    cwd: root,
+    stdio: "inherit"
+  }
+)
+if (status !== 0) process.exit(status ?? 1)
+if (existsSync(`${root}/dist/main.js`)) chmodSync(`${root}/dist/main.js`, 0o755)

@@ -1,0 +1,178 @@
+/**
+ * `npm run storm`: the demonstration and the proof. Starts a PostgreSQL and a Lull service on it, loads it, takes the
+ * database away, gives it back, and prints what it cost; beside it the two naive loops in the same outage.
+ *
+ *     npm run storm -- [--fault stop|kill|hang|restarts|readonly|switchover|all] [--seconds 60] [--json] [--no-naive]
+ *
+ * Everything is in a temporary directory, and on the loopback. Ctrl-C ends all of it.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { Clock, Effect, Schedule } from "effect"
+import { mkdtempSync, rmSync } from "node:fs"
+import { createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
+import { type Kind, kinds, stage } from "./faults.ts"
+import * as Load from "./load.ts"
+import * as Measured from "./measured.ts"
+import { print, type Row } from "./report.ts"
+
+const { values: flags } = parseArgs({
+  options: {
+    fault: { type: "string", default: "stop" },
+    seconds: { type: "string", default: "60" },
+    json: { type: "boolean", default: false },
+    "no-naive": { type: "boolean", default: false },
+    keep: { type: "boolean", default: false }
+  }
+})
+
+const seconds = Number(flags.seconds)
+const faults = flags.fault === "all" ? kinds : kinds.filter((kind) => kind === flags.fault)
+if (faults.length === 0 || !(seconds > 0)) {
+  process.stderr.write(`--fault is one of ${kinds.join(", ")} or all; --seconds is a number above 0\n`)
+  process.exit(2)
+}
+
+const say = (text: string) => Effect.sync(() => process.stderr.write(`${text}\n`))
+
+/** Before the outage: long enough for all connections to be there. */
+const warmUp = "8 seconds"
+const backlog = 200
+const jobsEvery = 50
+
+const freePort = Effect.callback<number>((resume) => {
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
+  })
+})
+
+const untilReady = (address: string) =>
+  Effect.tryPromise(() => fetch(`${address}/readyz`)).pipe(
+    Effect.filterOrFail((response) => response.ok, () => new Error("not ready")),
+    Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 300 })
+  )
+
+const run = Effect.fnUntraced(function*(kind: Kind, directory: string) {
+  yield* say(`${kind}: starting PostgreSQL and Lull`)
+  const database = yield* stage(kind)
+  const port = yield* freePort
+  const address = `http://127.0.0.1:${port}`
+  const lull = yield* Measured.start({
+    name: `lull-${kind}`,
+    directory,
+    script: fileURLToPath(new URL("../../src/main.ts", import.meta.url)),
+    parameters: ["serve"],
+    environment: {
+      LULL_DATABASE_URL: database.url,
+      LULL_LISTEN: `127.0.0.1:${port}`,
+      LULL_DATA_DIR: join(directory, `data-${kind}`),
+      LULL_WORKER_SLOTS: "10",
+      LULL_LOG_FORMAT: "logfmt"
+    },
+    databasePort: database.port
+  })
+  yield* untilReady(address)
+  const ledgerFile = join(directory, `ledger-${kind}`)
+  const load = Load.make(address, ledgerFile)
+  const stopLoad = load.begin(jobsEvery)
+  yield* Effect.sleep(warmUp)
+  yield* Effect.promise(() => load.submit(backlog))
+
+  const naive = flags["no-naive"] ? undefined : yield* Measured.start({
+    name: `naive-${kind}`,
+    directory,
+    script: fileURLToPath(new URL("./naive.ts", import.meta.url)),
+    environment: { LULL_DATABASE_URL: database.url },
+    databasePort: database.port
+  })
+  if (naive !== undefined) yield* Effect.sleep("3 seconds")
+
+  yield* say(`${kind}: the database is going away for ${seconds} s`)
+  const cpuBefore = [lull.cpuSeconds(), naive?.cpuSeconds()]
+  const { from, to } = yield* database.outage(seconds)
+  const cpuAfter = [lull.cpuSeconds(), naive?.cpuSeconds()]
+  const isAlive = lull.isAlive()
+  const naiveRow = naive === undefined ? undefined : {
+    process: "naive loops",
+    ...observe(naive, from, to),
+    cpuSeconds: difference(cpuBefore[1], cpuAfter[1]),
+    alive: naive.isAlive()
+  }
+  naive?.child.kill("SIGKILL")
+
+  yield* say(`${kind}: it takes writes again; the backlog is being worked off`)
+  yield* Effect.sleep("5 seconds")
+  yield* Effect.promise(stopLoad)
+  yield* Effect.promise(load.settle)
+  const deadline = (yield* Clock.currentTimeMillis) + 120_000
+  const unended = () => {
+    const { ends } = Load.readLedger(ledgerFile)
+    return [...load.accepted].filter((key) => !ends.has(key))
+  }
+  while (unended().length > 0 && (yield* Clock.currentTimeMillis) < deadline) yield* Effect.sleep("500 millis")
+  yield* Effect.sleep("3 seconds")
+
+  const [locked] = yield* database.last().execute(
+    "select count(*)::int as jobs from lull.job where status in ('running', 'canceling')"
+  )
+  const [unfinished] = yield* database.last().execute(
+    "select count(*)::int as jobs from lull.job where status <> 'succeeded'"
+  )
+  const ledger = Load.readLedger(ledgerFile)
+  const firstStart = Math.min(...[...ledger.starts.values()].flat().filter((at) => at >= to))
+  const row: Row = {
+    process: "lull",
+    ...observe(lull, from, to),
+    cpuSeconds: difference(cpuBefore[0], cpuAfter[0]),
+    alive: isAlive,
+    firstJobMillis: Math.round(firstStart - to),
+    jobs: load.accepted.size,
+    lost: unended().length,
+    notSucceeded: Number(unfinished?.["jobs"]),
+    twice: [...ledger.starts.values()].filter((starts) => starts.length > 1).length,
+    locked: Number(locked?.["jobs"]),
+    refusals: load.statuses.get(503) ?? 0,
+    slowestRefusalMillis: Math.round(load.slowest.get(503) ?? 0)
+  }
+  return { kind, seconds: Math.round((to - from) / 100) / 10, rows: naiveRow === undefined ? [row] : [row, naiveRow] }
+})
+
+/** From the beginning of the outage until the service has said that it is over. */
+const observe = (measured: Measured.Measured, from: number, to: number) => {
+  const lines = measured.lines.filter(({ at }) => at >= from && at <= to + 5_000)
+  const connects = measured.connects().filter((at) => at >= from && at <= to)
+  return {
+    lines: lines.length,
+    worstSecond: Measured.worstSecond(lines.map(({ at }) => at), from),
+    connects: connects.length,
+    connectsFirstMinute: connects.filter((at) => at <= from + 60_000).length
+  }
+}
+
+const difference = (before: number | undefined, after: number | undefined) =>
+  before === undefined || after === undefined ? undefined : Math.round((after - before) * 100) / 100
+
+const program = Effect.gen(function*() {
+  const directory = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "lull-storm-"))),
+    (made) =>
+      flags.keep
+        ? say(`logs and ledgers are in ${made}`)
+        : Effect.sync(() => rmSync(made, { recursive: true, force: true, maxRetries: 5 }))
+  )
+  const results = yield* Effect.forEach(faults, (kind) => Effect.scoped(run(kind, directory)))
+  process.stdout.write(flags.json ? `${JSON.stringify(results, null, 2)}\n` : print(results))
+  const kept = results.every(({ rows: [lull] }) => lull !== undefined && isWithinPromises(lull))
+  if (!kept) process.exitCode = 1
+})
+
+/** Promises 1 to 4, for an outage of a minute. */
+const isWithinPromises = (row: Row) =>
+  row.lines <= 8 && row.worstSecond <= 3 && row.connectsFirstMinute <= 75 && row.alive &&
+  (row.firstJobMillis ?? Infinity) <= 1_500 && row.lost === 0 && row.twice === 0 && row.locked === 0
+
+NodeRuntime.runMain(Effect.scoped(program))

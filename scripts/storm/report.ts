@@ -1,0 +1,46 @@
+/** The table of a storm, as Markdown, so that it can be pasted. */
+export interface Row {
+  readonly process: string
+  readonly lines: number
+  readonly worstSecond: number
+  readonly connects: number
+  readonly connectsFirstMinute: number
+  readonly cpuSeconds: number | undefined
+  readonly alive: boolean
+  readonly firstJobMillis?: number
+  readonly jobs?: number
+  readonly lost?: number
+  readonly notSucceeded?: number
+  readonly twice?: number
+  readonly locked?: number
+  readonly refusals?: number
+  readonly slowestRefusalMillis?: number
+}
+
+export interface Result {
+  readonly kind: string
+  readonly seconds: number
+  readonly rows: ReadonlyArray<Row>
+}
+
+const columns: ReadonlyArray<readonly [title: string, cell: (row: Row, result: Result) => string]> = [
+  ["fault", (_, result) => result.kind],
+  ["seconds away", (_, result) => String(result.seconds)],
+  ["process", (row) => row.process],
+  ["log lines", (row) => row.lines.toLocaleString("en")],
+  ["worst second", (row) => row.worstSecond.toLocaleString("en")],
+  ["connects in the first minute", (row) => row.connectsFirstMinute.toLocaleString("en")],
+  ["CPU seconds", (row) => row.cpuSeconds === undefined ? "–" : row.cpuSeconds.toFixed(2)],
+  ["first job after", (row) => row.firstJobMillis === undefined ? "–" : `${row.firstJobMillis} ms`],
+  ["jobs", (row) => String(row.jobs ?? "–")],
+  ["lost", (row) => String(row.lost ?? "–")],
+  ["run twice", (row) => String(row.twice ?? "–")],
+  ["still locked", (row) => String(row.locked ?? "–")],
+  ["process", (row) => row.alive ? "alive" : "ended"]
+]
+
+export const print = (results: ReadonlyArray<Result>): string => {
+  const rows = results.flatMap((result) => result.rows.map((row) => columns.map(([, cell]) => cell(row, result))))
+  const lines = [columns.map(([title]) => title), columns.map(() => "---"), ...rows]
+  return `${lines.map((cells) => `| ${cells.join(" | ")} |`).join("\n")}\n`
+}

@@ -1,0 +1,160 @@
+/**
+ * The provisioner in one layer: what an application embeds to hand out jobs and run them.
+ *
+ * ```ts
+ * const Live = Provisioner.layerPostgres({ url: Redacted.make("postgres://…"), worker: { slots: 10 } }).pipe(
+ *   Layer.provide(Executor.layerHandlers({ greet: (job) => Effect.succeed(`hello ${String(job.input)}`) }))
+ * )
+ *
+ * const program = Effect.gen(function*() {
+ *   const provisioner = yield* Provisioner
+ *   const job = yield* provisioner.submit({ type: "greet", input: "world" })
+ *   const ended = yield* provisioner.awaitEnd(job.id)
+ * })
+ * ```
+ *
+ * The layer needs no database to be there when it is built: it works when the database comes. What each part does, and
+ * how to replace it, is in the modules that are wired here.
+ */
+import { Context, Duration, Effect, Layer, Schedule } from "effect"
+import * as SecureRandom from "effect/crypto/SecureRandom"
+import { Availability } from "../database/Availability.ts"
+import type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
+import { Database, type Options as DoorOptions } from "../database/Database.ts"
+import { Notifications } from "../database/Notifications.ts"
+import type * as PostgresLink from "../database/PostgresLink.ts"
+import { Replica } from "../database/Replica.ts"
+import { DatabaseUnavailable } from "../database/Unavailable.ts"
+import { Loops } from "../loop/Loops.ts"
+import { none, type Outage } from "../testing/Outage.ts"
+import * as AcquireLoop from "./AcquireLoop.ts"
+import type { Executor } from "./Executor.ts"
+import { isTerminal, type Job, JobId, type JobRequest, request } from "./Job.ts"
+import { type IdempotencyConflict, type JobNotFound, JobStore, type QueryError, type StoreError } from "./JobStore.ts"
+import * as JobStoreMemory from "./JobStoreMemory.ts"
+import * as JobStorePostgres from "./JobStorePostgres.ts"
+import * as Reaper from "./Reaper.ts"
+
+export type Submission = Partial<JobRequest> & { readonly type: string }
+
+export class Provisioner extends Context.Service<Provisioner, {
+  /** Stores a job. When the answer is lost it asks again, for up to `settleWithin`, and so knows in most cases. */
+  readonly submit: (submission: Submission) => Effect.Effect<Job, StoreError | IdempotencyConflict>
+  /** Stores many at once, all or none. At most `limits.submission`. */
+  readonly submitAll: (
+    submissions: ReadonlyArray<Submission>
+  ) => Effect.Effect<ReadonlyArray<Job>, StoreError | IdempotencyConflict>
+  /** Waits until the job has ended, through outages, and answers with it. Looks four times a second at most. */
+  readonly awaitEnd: (id: JobId) => Effect.Effect<Job, JobNotFound | QueryError>
+}>()("lull/provisioner/Provisioner") {
+  /** On PostgreSQL, with a worker in this process. */
+  static readonly layerPostgres = (
+    options: PostgresLink.Options & DoorOptions & WorkerOptions
+  ): Layer.Layer<Services, InvalidDatabaseUrl, Executor> =>
+    Provisioner.layerStores(options).pipe(
+      Layer.provideMerge(JobStorePostgres.layer),
+      Layer.provideMerge(Notifications.layerPostgres),
+      Layer.provideMerge(Database.layerPostgres(options)),
+      Layer.provideMerge(Base)
+    )
+
+  /** In memory, behind a scripted outage: for tests on `TestClock`. */
+  static readonly layerMemory = (
+    options: WorkerOptions & DoorOptions & { readonly outage?: Outage | undefined } = {}
+  ): Layer.Layer<Services, never, Executor> =>
+    Provisioner.layerStores(options).pipe(
+      Layer.provideMerge(JobStoreMemory.layer),
+      Layer.provide(JobStoreMemory.JobTable.layer),
+      Layer.provideMerge(Notifications.layerMemory),
+      Layer.provideMerge(Database.layerScripted(options.outage ?? none, options)),
+      Layer.provideMerge(Base)
+    )
+
+  /** On whatever stores are given. */
+  static readonly layerStores = (
+    options: WorkerOptions
+  ): Layer.Layer<
+    Provisioner | AcquireLoop.AcquireLoop | Reaper.Reaper,
+    never,
+    Availability | Executor | JobStore | Loops | Notifications | Replica | SecureRandom.SecureRandom
+  > =>
+    Layer.mergeAll(
+      Layer.effect(Provisioner, make),
+      AcquireLoop.AcquireLoop.layer(options.worker),
+      Reaper.Reaper.layer({ lease: options.worker?.lease, ...options.reaper })
+    )
+}
+
+/** All that the layers give, for those who want a part. */
+export type Services =
+  | Provisioner
+  | AcquireLoop.AcquireLoop
+  | Reaper.Reaper
+  | JobStore
+  | Notifications
+  | Database
+  | Availability
+  | Loops
+  | Replica
+  | SecureRandom.SecureRandom
+
+export interface WorkerOptions {
+  readonly worker?: AcquireLoop.Options | undefined
+  readonly reaper?: Reaper.Options | undefined
+}
+
+const Base = Layer.mergeAll(Loops.layer, Replica.layer).pipe(Layer.provideMerge(SecureRandom.layerWebCrypto))
+
+/** How long a submission whose answer was lost is asked for again, before its caller is told that it is unknown. */
+const settleWithin = Duration.seconds(5)
+
+const make = Effect.gen(function*() {
+  const availability = yield* Availability
+  const random = yield* SecureRandom.SecureRandom
+  const store = yield* JobStore
+
+  const submitAll = Effect.fn("Provisioner.submitAll")(function*(submissions: ReadonlyArray<Submission>) {
+    const jobs = yield* Effect.forEach(
+      submissions,
+      (submission) => Effect.map(random.uuidV7(), (id) => ({ ...request(submission), id: JobId.make(id) }))
+    )
+    // The ids are ours, so that the same jobs can be submitted again.
+    return yield* Effect.catchIf(
+      store.submit(jobs),
+      (error) => error._tag === "DatabaseUnavailable" && error.outcome === "unknown",
+      (lost) =>
+        availability.awaitAvailable.pipe(
+          Effect.andThen(store.submit(jobs)),
+          Effect.retry({
+            schedule: Schedule.spaced("100 millis"),
+            while: (error) => error instanceof DatabaseUnavailable
+          }),
+          Effect.timeoutOrElse({ duration: settleWithin, orElse: () => Effect.fail(lost) })
+        )
+    )
+  })
+
+  return Provisioner.of({
+    submitAll,
+    submit: (submission) =>
+      Effect.flatMap(
+        submitAll([submission]),
+        ([job]) =>
+          job === undefined ? Effect.die(new Error("a submission of one was answered with none")) : Effect.succeed(job)
+      ),
+    awaitEnd: Effect.fnUntraced(function*(id) {
+      while (true) {
+        const job = yield* Effect.catchTag(
+          store.get(id),
+          "DatabaseUnavailable",
+          () => Effect.as(availability.awaitAvailable, undefined)
+        )
+        if (job !== undefined && isTerminal(job.status)) return job
+        yield* Effect.sleep(lookEvery)
+      }
+    })
+  })
+})
+
+/** Between two looks at a job whose end is awaited. */
+const lookEvery = Duration.millis(250)
