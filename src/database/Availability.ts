@@ -15,7 +15,6 @@
 import { Cause, Clock, Context, Duration, Effect, Latch, Layer, Pull, Schedule, SubscriptionRef } from "effect"
 import * as Backoff from "../loop/Backoff.ts"
 import { Loops } from "../loop/Loops.ts"
-import { within } from "./Deadline.ts"
 import { Link, type ServerIdentity } from "./Link.ts"
 import * as OutageVoice from "./OutageVoice.ts"
 import { type Classified, classify, describe, type Reason } from "./Unavailable.ts"
@@ -90,13 +89,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
       return Effect.forEach(lines, ({ level, text }) => Effect.logWithLevel(level)(text), { discard: true })
     })
 
-  const probe = (fresh: boolean) => within(link.probe(fresh), link.probeWithin)
-
   /** A probe over the kept connection; and if that is broken, over a new one before anybody calls it an outage. */
   const beat = Effect.catchCauseIf(
-    Effect.map(probe(false), (server) => ({ server, renewed: false })),
+    Effect.map(link.probe(false), (server) => ({ server, renewed: false })),
     (cause) => !Cause.hasInterrupts(cause) && classifyCause(cause).reason !== "Hung",
-    () => Effect.map(probe(true), (server) => ({ server, renewed: true }))
+    () => Effect.map(link.probe(true), (server) => ({ server, renewed: true }))
   )
 
   const prove = Effect.map(Clock.currentTimeMillis, (now) => {
@@ -177,7 +174,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const run = Effect.gen(function*() {
     let step = yield* Schedule.toStep(Backoff.database)
     while (true) {
-      const attempt = yield* Effect.exit(probe(true))
+      const attempt = yield* Effect.exit(link.probe(true))
       let cause: Cause.Cause<unknown>
       if (attempt._tag === "Success") {
         yield* enterAvailable(attempt.value)

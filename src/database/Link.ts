@@ -3,7 +3,7 @@
  * that obeys an `Outage`. Not for stores: they pass through `Database`.
  */
 import type { PgClient } from "@effect/sql-pg/PgClient"
-import { Context, type Duration, type Effect } from "effect"
+import { Context, type Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 
 /** Which server answered. Another identifier, or a timeline that went back, is another history of the data. */
@@ -22,10 +22,9 @@ export class Link extends Context.Service<Link, {
   /**
    * Writes the heartbeat of this replica: the one proof that the database takes our writes. With `fresh` over a new
    * connection, to each host in turn, and the tables are made or brought up to date first, if this server may need it.
+   * Bounded in time by itself: it fails with `NoAnswer` on a server that does not answer.
    */
   readonly probe: (fresh: boolean) => Effect.Effect<ServerIdentity | undefined, unknown>
-  /** How long a probe may take, all hosts included. */
-  readonly probeWithin: Duration.Duration
   /** Runs work on a pooled connection. */
   readonly run: <A, E, R>(
     what: Work,

@@ -62,14 +62,14 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const probeDeadline = Duration.fromInputUnsafe(options.probeDeadline ?? defaultProbeDeadline)
   const prepare = options.prepare ?? true
 
-  const configuration = (host: Host, connector: Connector, connectWithin: Duration.Duration) => ({
+  const configuration = (host: Host, connector: Connector, within: Duration.Duration) => ({
     url: Redacted.make(host.url),
     stream: connector.stream,
     prepare,
-    connectTimeout: connectWithin,
+    connectTimeout: within,
     applicationName: "lull",
     // A pooler in transaction mode refuses parameters that it does not know, and cannot prepare either.
-    ...(prepare ? { startupParameters: serverTimeouts(deadline) } : {})
+    ...(prepare ? { startupParameters: serverTimeouts(within) } : {})
   })
 
   const close = (connections: Connections, cause: Error) =>
@@ -103,6 +103,9 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const beat = (client: PgClient) =>
     client`insert into lull.replica (id, name) values (${replica.id}, ${replica.name})
       on conflict (id) do update set beat_at = now()`
+
+  /** Each start of a process leaves a row; whoever was not heard of for a day is no replica any more. */
+  const forgetReplicas = (client: PgClient) => client`delete from lull.replica where beat_at < now() - interval '1 day'`
 
   const migrate = Effect.fnUntraced(function*(host: Host) {
     const connections = yield* openSingle(host, migrationDeadline)
@@ -144,15 +147,15 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
   /** A heartbeat over a new connection, which is kept if it was written. */
   const probeHost = Effect.fnUntraced(function*(host: Host) {
-    const connections = yield* openSingle(host, probeDeadline)
+    const connections = yield* within(openSingle(host, probeDeadline), probeDeadline)
     return yield* Effect.gen(function*() {
-      const identity = yield* readIdentity(connections.client)
+      const identity = yield* within(readIdentity(connections.client), probeDeadline)
       const server = identity?.systemIdentifier ?? host.url
-      const setUp = Effect.andThen(migrate(host), beat(connections.client))
-      yield* migrated === server
-        ? Effect.catchIf(beat(connections.client), isSchemaMissing, () => setUp)
-        : setUp
+      const write = within(beat(connections.client), probeDeadline)
+      const setUp = Effect.andThen(within(migrate(host), migrationDeadline), write)
+      yield* migrated === server ? Effect.catchIf(write, isSchemaMissing, () => setUp) : setUp
       migrated = server
+      yield* within(forgetReplicas(connections.client), probeDeadline)
       return { ...connections, host, identity, openedAt: yield* Clock.currentTimeMillis }
     }).pipe(Effect.onError(() => close(connections, new Error("the probe failed"))))
   })
@@ -162,7 +165,7 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     yield* dropHeartbeat(new Error("a new heartbeat connection is being opened"))
     let failure: { readonly cause: Cause.Cause<unknown>; readonly rank: number } | undefined
     for (const host of [target, ...hosts.filter((other) => other !== target)]) {
-      const exit = yield* Effect.exit(within(probeHost(host), probeDeadline))
+      const exit = yield* Effect.exit(probeHost(host))
       if (Exit.isSuccess(exit)) {
         heartbeat = exit.value
         target = host
@@ -203,7 +206,6 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
   const link = Link.of({
     probe,
-    probeWithin: Duration.times(probeDeadline, hosts.length),
     run: <A, E, R>(_: unknown, work: Effect.Effect<A, E, R>) =>
       Effect.suspend((): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> =>
         pool === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, pool.client)

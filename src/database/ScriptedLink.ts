@@ -7,6 +7,7 @@ import { Clock, Deferred, Duration, Effect, Fiber, Layer } from "effect"
 import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
 import { ConnectionError, SqlError, UnknownError } from "effect/sql/SqlError"
 import * as Outage from "../testing/Outage.ts"
+import { within } from "./Deadline.ts"
 import { Link, type Work } from "./Link.ts"
 
 /** As long as a probe of a real server may take. */
@@ -89,8 +90,7 @@ export const layer = (outage: Outage.Outage): Layer.Layer<Link> =>
         }
       }))
       return Link.of({
-        probe: () => apply(probeWork, Effect.undefined),
-        probeWithin,
+        probe: () => within(apply(probeWork, Effect.undefined), probeWithin),
         run: (what, work) => Effect.provideService(apply(what, work), PgClient, noServer),
         renew: Effect.void,
         sever: () => sever
@@ -106,8 +106,7 @@ export const decorate = (outage: Outage.Outage): Layer.Layer<Link, never, Link> 
       const inner = yield* Link
       const { apply, sever } = yield* makeFaults(outage)
       return Link.of({
-        probe: (fresh) => apply(probeWork, inner.probe(fresh)),
-        probeWithin: inner.probeWithin,
+        probe: (fresh) => within(apply(probeWork, inner.probe(fresh)), probeWithin),
         run: (what, work) => inner.run(what, apply(what, work)),
         renew: inner.renew,
         sever: (cause) => Effect.andThen(sever, inner.sever(cause))

@@ -276,16 +276,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     )
   })
 
-  yield* notifications.subscribe((event) => {
-    if (event._tag === "Missed") {
-      posted.openUnsafe()
-      beatNow.openUnsafe()
-    } else if (event.topic === topics.posted) {
-      if (event.payload === "*" || isForUs(event.payload)) posted.openUnsafe()
-    } else if (event.topic === topics.canceling && runningJobs().some((job) => job === event.payload)) {
-      beatNow.openUnsafe()
-    }
-  })
+  const runningJobs = () => [...held.values()].filter((entry) => entry.running).map((entry) => entry.job.job)
 
   /** Sets of tags that were posted, and whether they are for this worker. */
   const known = new Map<string, boolean>()
@@ -298,27 +289,18 @@ const make = Effect.fnUntraced(function*(options: Options) {
     return decided
   }
 
-  // --- shutdown: whoever was started last is stopped first, so this comes between the helpers and the acquire loop
-
-  const keeper = yield* ControlLoop.make({
-    name: "leases",
-    session: keepLeases,
-    policy: Backoff.acquire
+  yield* notifications.subscribe((event) => {
+    if (event._tag === "Missed") {
+      posted.openUnsafe()
+      beatNow.openUnsafe()
+    } else if (event.topic === topics.posted) {
+      if (event.payload === "*" || isForUs(event.payload)) posted.openUnsafe()
+    } else if (event.topic === topics.canceling && runningJobs().some((job) => job === event.payload)) {
+      beatNow.openUnsafe()
+    }
   })
-  yield* loops.fork(keeper.name, keeper.run)
 
-  yield* Effect.addFinalizer(() => shutdown)
-
-  const taker = yield* ControlLoop.make({
-    name: "acquire",
-    session: takeJobs,
-    policy: Backoff.acquire,
-    wake: Effect.suspend(() => availability.isOpen() ? Effect.never : availability.awaitAvailable),
-    wakeSpread,
-    quiet: (cause) =>
-      cause.reasons.every((reason) => Cause.isFailReason(reason) && reason.error instanceof DatabaseUnavailable)
-  })
-  yield* loops.fork(taker.name, taker.run)
+  // --- shutdown
 
   const shutdown = Effect.gen(function*() {
     if (inFlight !== undefined) yield* Effect.timeoutOption(Fiber.await(inFlight), shutdownDeadline)
@@ -341,7 +323,27 @@ const make = Effect.fnUntraced(function*(options: Options) {
     yield* Scope.close(runScope, Exit.void)
   })
 
-  const runningJobs = () => [...held.values()].filter((entry) => entry.running).map((entry) => entry.job.job)
+  // Whoever was started last is stopped first: the acquire loop, then this, then all that it needs.
+
+  const keeper = yield* ControlLoop.make({
+    name: "leases",
+    session: keepLeases,
+    policy: Backoff.acquire
+  })
+  yield* loops.fork(keeper.name, keeper.run)
+
+  yield* Effect.addFinalizer(() => shutdown)
+
+  const taker = yield* ControlLoop.make({
+    name: "acquire",
+    session: takeJobs,
+    policy: Backoff.acquire,
+    wake: Effect.suspend(() => availability.isOpen() ? Effect.never : availability.awaitAvailable),
+    wakeSpread,
+    quiet: (cause) =>
+      cause.reasons.every((reason) => Cause.isFailReason(reason) && reason.error instanceof DatabaseUnavailable)
+  })
+  yield* loops.fork(taker.name, taker.run)
 
   return AcquireLoop.of({ slots, tags, running: runningJobs, unanswered: reporter.unanswered })
 })

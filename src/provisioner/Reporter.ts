@@ -152,8 +152,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     if (talking.size === 0) {
       hasOutput.closeUnsafe()
       yield* hasOutput.await
-      yield* Effect.sleep(collectFor)
     }
+    yield* Effect.sleep(collectFor)
     const batches = yield* collect
     if (batches.length === 0) return
     const answers = yield* persistently(store.appendOutput(batches.map(({ batch }) => batch))).pipe(

@@ -74,7 +74,10 @@ describe("three replicas through whatever happens to their database", () => {
           assert.strictEqual(starts.length, 1, `starts of ${row.id}`)
           assert.strictEqual(row.status, "succeeded", `${row.id}: ${row.error}`)
           assert.strictEqual(row.result, row.id)
-          assert.deepStrictEqual(output.get(row.id)?.map(({ index, text }) => [index, text]), [[0, "first"], [1, "last"]])
+          assert.deepStrictEqual(output.get(row.id)?.map(({ index, text }) => [index, text]), [[0, "first"], [
+            1,
+            "last"
+          ]])
         }
         assert.isTrue(lines.every(({ text }) => text.startsWith("database")), lines.map(({ text }) => text).join("\n"))
       }).pipe(Effect.provide(World), Effect.provide(layer), Random.withSeed(`${seed}`)))
