@@ -20,6 +20,7 @@
  */
 import { Clock, Data, Duration, Effect, Fiber, Schema } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
+import { existsSync } from "node:fs"
 import { chmod, mkdir, readdir, rm } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import type { Readable } from "node:stream"
@@ -159,7 +160,7 @@ const spawnCommand = (input: CommandInput, environment: Environment) =>
       LULL_JOB_LEASE: environment.lease
     }
     const stdin = input.stdin === null ? "ignore" : "pipe"
-    const fail = (cause: unknown) => resume(Effect.fail(notStarted(program, cause)))
+    const fail = (cause: unknown) => resume(Effect.fail(notStarted(program, cause, env["PATH"] ?? "")))
     try {
       const child = spawn(program, args, {
         cwd: environment.cwd,
@@ -181,10 +182,13 @@ const spawnCommand = (input: CommandInput, environment: Environment) =>
     }
   })
 
-const notStarted = (program: string, cause: unknown): CommandNotStarted => {
+const notStarted = (program: string, cause: unknown, path: string): CommandNotStarted => {
   const code = cause instanceof Error && "code" in cause ? String(cause.code) : ""
   const name = JSON.stringify(program)
-  if (code === "ENOENT") {
+  // A directory of PATH that this user may not read answers EACCES for a program that is nowhere.
+  const isNowhere = code === "EACCES" && !program.includes("/") &&
+    !path.split(":").some((directory) => existsSync(join(directory, program)))
+  if (code === "ENOENT" || isNowhere) {
     return new CommandNotStarted({ error: `command not found: ${name}, or its interpreter`, exitCode: 127 })
   }
   if (code === "EACCES" || code === "ENOEXEC" || code === "EISDIR" || code === "ENOTDIR") {
