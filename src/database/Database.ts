@@ -28,7 +28,7 @@ import type { Loops } from "../loop/Loops.ts"
 import type { Outage } from "../testing/Outage.ts"
 import * as Availability from "./Availability.ts"
 import type { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
-import { NoAnswer, within } from "./Deadline.ts"
+import { NoAnswer, Severed, within } from "./Deadline.ts"
 import { Link, type Work } from "./Link.ts"
 import type { Listener } from "./Listener.ts"
 import * as PostgresLink from "./PostgresLink.ts"
@@ -123,7 +123,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       })
     })
 
-  const translate = Effect.fnUntraced(function*<E>(what: Work, cause: Cause.Cause<E | SqlError | NoAnswer>) {
+  const translate = Effect.fnUntraced(function*<E>(what: Work, cause: Cause.Cause<E | SqlError | NoAnswer | Severed>) {
     const error = databaseError(cause)
     if (error === undefined) return yield* Effect.failCause(withoutDatabaseErrors<E>(cause))
     const classified = Unavailable.classify(error)
@@ -173,10 +173,11 @@ const databaseError = (cause: Cause.Cause<unknown>): unknown => {
   if (Cause.hasInterrupts(cause)) return undefined
   for (const reason of cause.reasons) {
     const error = Cause.isFailReason(reason) ? reason.error : Cause.isDieReason(reason) ? reason.defect : undefined
-    if (isSqlError(error) || error instanceof NoAnswer) return error
+    if (isSqlError(error) || error instanceof NoAnswer || error instanceof Severed) return error
   }
   return undefined
 }
 
-const withoutDatabaseErrors = <E>(cause: Cause.Cause<E | SqlError | NoAnswer>): Cause.Cause<Exclude<E, SqlError>> =>
-  cause as Cause.Cause<Exclude<E, SqlError>>
+const withoutDatabaseErrors = <E>(
+  cause: Cause.Cause<E | SqlError | NoAnswer | Severed>
+): Cause.Cause<Exclude<E, SqlError>> => cause as Cause.Cause<Exclude<E, SqlError>>

@@ -466,3 +466,27 @@ describe("Notifications", () => {
     })
   )
 })
+
+describe("Database under load that loses its server", () => {
+  for (const fault of ["hang", "kill"] as const) {
+    test(
+      `answers every waiting caller with an error, and interrupts none: ${fault}`,
+      Effect.gen(function*() {
+        const server = yield* PostgresServer.make()
+        const opened = yield* open({ url: server.url, deadline, probeDeadline, maxConnections: 3 })
+        yield* untilAvailable(opened)
+        // More callers than connections, so that most wait for one.
+        const callers = yield* Effect.forEach(
+          Array.from({ length: 50 }),
+          () => Effect.forkChild(Effect.exit(opened.query("select pg_sleep(0.3)")))
+        )
+        yield* Effect.sleep("100 millis")
+        yield* server[fault]
+        const exits = yield* Effect.forEach(callers, Fiber.join)
+        assert.strictEqual(exits.length, 50)
+        for (const exit of exits) if (Exit.isFailure(exit)) unavailable(exit)
+        assert.isTrue(exits.some(Exit.isFailure))
+      })
+    )
+  }
+})
