@@ -1,0 +1,260 @@
+/**
+ * The settings of the service, by environment. One table holds the name, the default, the meaning and the reading of each,
+ * so that help, checks and defaults cannot differ. All wrong values are found at once, a line for each; no line shows a
+ * secret.
+ */
+import { Config, Data, Duration, Effect, Option, Redacted, Result } from "effect"
+import { isAbsolute, resolve } from "node:path"
+import { parse as parseDatabaseUrl } from "./database/ConnectionUrl.ts"
+import { limits, type Tags } from "./provisioner/Job.ts"
+
+export interface Listen {
+  readonly host: string
+  readonly port: number
+}
+
+export const logFormats = ["pretty", "logfmt", "json"] as const
+export type LogFormat = typeof logFormats[number]
+
+const logLevels = ["all", "trace", "debug", "info", "warn", "error", "fatal", "none"] as const
+export type LogLevelName = typeof logLevels[number]
+
+export interface Settings {
+  readonly databaseUrl: Redacted.Redacted<string> | undefined
+  readonly databaseListenUrl: Redacted.Redacted<string> | undefined
+  readonly databasePrepare: boolean
+  readonly databaseConnections: number
+  readonly listen: Listen
+  readonly dataDirectory: string
+  readonly workerSlots: number
+  readonly workerTags: Tags
+  readonly logLevel: LogLevelName
+  /** `undefined`: whatever fits the terminal. */
+  readonly logFormat: LogFormat | undefined
+  readonly token: Redacted.Redacted<string> | undefined
+  readonly shutdownDeadline: Duration.Duration
+}
+
+/** What is wrong, a line for each setting. */
+export class InvalidSettings extends Data.TaggedError("InvalidSettings")<{ readonly problems: ReadonlyArray<string> }> {
+  override get message() {
+    return this.problems.join("\n")
+  }
+}
+
+interface Row<A> {
+  readonly name: string
+  /** As help shows it. */
+  readonly fallback: string
+  readonly meaning: string
+  /** Its value is not shown. */
+  readonly isSecret?: boolean
+  /** The value, or what would be right. `undefined`: it is not set. */
+  readonly read: (text: string | undefined) => Result.Result<A, string>
+}
+
+const row = <A>(definition: Row<A>): Row<A> => definition
+
+const ok = Result.succeed
+const wrong = (expected: string) => Result.fail(expected)
+
+const whole =
+  (from: number, to: number, fallback: number) => (text: string | undefined): Result.Result<number, string> => {
+    if (text === undefined) return ok(fallback)
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN
+    return value >= from && value <= to ? ok(value) : wrong(`a whole number from ${from} to ${to}`)
+  }
+
+const oneOf =
+  <const A extends string, const B>(values: ReadonlyArray<A>, fallback: B) =>
+  (text: string | undefined): Result.Result<A | B, string> => {
+    if (text === undefined) return ok(fallback)
+    const found = values.find((value) => value === text.toLowerCase())
+    return found === undefined ? wrong(`one of ${values.join(", ")}`) : ok(found)
+  }
+
+const url = (text: string | undefined): Result.Result<Redacted.Redacted<string> | undefined, string> => {
+  if (text === undefined) return ok(undefined)
+  const parsed = parseDatabaseUrl(text)
+  return Result.isSuccess(parsed)
+    ? ok(Redacted.make(text))
+    : wrong(`postgres://user:password@host:5432/database (${parsed.failure.problem})`)
+}
+
+const readListen = (text: string | undefined): Result.Result<Listen, string> => {
+  const match = /^(?:\[([0-9a-fA-F:]+)\]|([^:\s]+)):(\d{1,5})$/.exec(text ?? "127.0.0.1:7070")
+  const host = match?.[1] ?? match?.[2]
+  const port = Number(match?.[3])
+  return host !== undefined && port <= 65_535 ? ok({ host, port }) : wrong("host:port, as 127.0.0.1:7070 or [::1]:7070")
+}
+
+const readTags = (text: string | undefined): Result.Result<Tags, string> => {
+  const tags: Record<string, string> = {}
+  for (const part of (text ?? "").split(",").map((each) => each.trim()).filter(Boolean)) {
+    const at = part.indexOf("=")
+    const key = part.slice(0, at)
+    const value = part.slice(at + 1)
+    if (at < 1 || key.length > limits.tagKeyLength || value.length > limits.tagValueLength) {
+      return wrong("key=value pairs separated by commas, as os=linux,size=large")
+    }
+    tags[key] = value
+  }
+  return Object.keys(tags).length <= limits.tags ? ok(tags) : wrong(`at most ${limits.tags} tags`)
+}
+
+const unitMillis: Readonly<Record<string, number>> = { milli: 1, second: 1_000, minute: 60_000, hour: 3_600_000 }
+
+const table = {
+  databaseUrl: row({
+    name: "LULL_DATABASE_URL",
+    fallback: "none: an embedded PostgreSQL in LULL_DATA_DIR",
+    meaning: "postgres://user:password@host:5432/database; several hosts separated by commas",
+    isSecret: true,
+    read: url
+  }),
+  databaseListenUrl: row({
+    name: "LULL_DATABASE_LISTEN_URL",
+    fallback: "LULL_DATABASE_URL",
+    meaning: "a direct address for LISTEN, when the other is that of a pooler",
+    isSecret: true,
+    read: url
+  }),
+  databasePrepare: row({
+    name: "LULL_DATABASE_PREPARE",
+    fallback: "true",
+    meaning: "prepared statements; false behind a pooler in transaction mode",
+    read: (text) => Result.map(oneOf(["true", "false"], "true")(text), (value) => value === "true")
+  }),
+  databaseConnections: row({
+    name: "LULL_DATABASE_CONNECTIONS",
+    fallback: "10",
+    meaning: "connections of the pool; the heartbeat and the listener have one each besides",
+    read: whole(1, 1_000, 10)
+  }),
+  listen: row({
+    name: "LULL_LISTEN",
+    fallback: "127.0.0.1:7070",
+    meaning: "where the API listens; anywhere but on the loopback only with LULL_TOKEN",
+    read: readListen
+  }),
+  dataDirectory: row({
+    name: "LULL_DATA_DIR",
+    fallback: ".lull",
+    meaning: "the embedded PostgreSQL, and the directories of running jobs",
+    read: (text) => ok(isAbsolute(text ?? ".lull") ? text ?? ".lull" : resolve(text ?? ".lull"))
+  }),
+  workerSlots: row({
+    name: "LULL_WORKER_SLOTS",
+    fallback: "4",
+    meaning: "jobs at a time; 0 for a replica that runs none",
+    read: whole(0, 10_000, 4)
+  }),
+  workerTags: row({
+    name: "LULL_WORKER_TAGS",
+    fallback: "none",
+    meaning: "as os=linux,size=large: only jobs whose tags these cover; without, only untagged jobs",
+    read: readTags
+  }),
+  logLevel: row({
+    name: "LULL_LOG_LEVEL",
+    fallback: "info",
+    meaning: logLevels.join(", "),
+    read: oneOf(logLevels, "info")
+  }),
+  logFormat: row({
+    name: "LULL_LOG_FORMAT",
+    fallback: "pretty on a terminal, else logfmt",
+    meaning: logFormats.join(", "),
+    read: oneOf(logFormats, undefined)
+  }),
+  token: row({
+    name: "LULL_TOKEN",
+    fallback: "none",
+    meaning: "asked for as Authorization: Bearer …; at least 16 characters",
+    isSecret: true,
+    read: (text): Result.Result<Redacted.Redacted<string> | undefined, string> =>
+      text === undefined
+        ? ok(undefined)
+        : /^[\x21-\x7e]{16,}$/.test(text)
+        ? ok(Redacted.make(text))
+        : wrong("at least 16 printable characters without blanks")
+  }),
+  shutdownDeadline: row({
+    name: "LULL_SHUTDOWN_DEADLINE",
+    fallback: "10 seconds",
+    meaning: "how long running jobs may go on after SIGTERM",
+    read: (text): Result.Result<Duration.Duration, string> => {
+      const match = /^(\d+(?:\.\d+)?)\s*(milli|second|minute|hour)s?$/.exec(text ?? "10 seconds")
+      const unit = unitMillis[match?.[2] ?? ""]
+      return unit === undefined
+        ? wrong("a duration, as \"10 seconds\" or \"2 minutes\"")
+        : ok(Duration.millis(Number(match?.[1]) * unit))
+    }
+  })
+} as const
+
+/** For `lull serve --help`. */
+export const describeSettings = (): string => {
+  const rows = Object.values(table)
+  const width = Math.max(...rows.map(({ name }) => name.length))
+  return rows.map(({ fallback, meaning, name }) => `  ${name.padEnd(width)}  ${meaning} (default: ${fallback})`).join(
+    "\n"
+  )
+}
+
+const isLoopback = (host: string) => host === "localhost" || host === "::1" || /^127\./.test(host)
+
+type Values = { readonly [Key in keyof typeof table]: (typeof table)[Key] extends Row<infer A> ? A : never }
+
+/** Pure: all settings from a look-up of names, or all that is wrong with them. */
+export const read = (lookUp: (name: string) => string | undefined): Result.Result<Settings, InvalidSettings> => {
+  const problems: Array<string> = []
+  const one = <A>({ isSecret, name, read: readOne }: Row<A>): A | undefined => {
+    const text = lookUp(name)
+    // An empty variable is one that is not set: there is no other way to unset one in many places.
+    const result = readOne(text === "" ? undefined : text)
+    if (Result.isSuccess(result)) return result.success
+    problems.push(
+      `${name}${isSecret === true ? "" : `=${JSON.stringify(text)}`} is wrong: it should be ${result.failure}`
+    )
+    return undefined
+  }
+  const values = {
+    databaseUrl: one(table.databaseUrl),
+    databaseListenUrl: one(table.databaseListenUrl),
+    databasePrepare: one(table.databasePrepare),
+    databaseConnections: one(table.databaseConnections),
+    listen: one(table.listen),
+    dataDirectory: one(table.dataDirectory),
+    workerSlots: one(table.workerSlots),
+    workerTags: one(table.workerTags),
+    logLevel: one(table.logLevel),
+    logFormat: one(table.logFormat),
+    token: one(table.token),
+    shutdownDeadline: one(table.shutdownDeadline)
+  }
+  if (values.listen !== undefined && !isLoopback(values.listen.host) && values.token === undefined) {
+    problems.push(
+      `LULL_LISTEN=${
+        JSON.stringify(lookUp("LULL_LISTEN"))
+      } is not on the loopback: set LULL_TOKEN, as the API runs commands`
+    )
+  }
+  if (problems.length > 0 || !isComplete(values)) return Result.fail(new InvalidSettings({ problems }))
+  return Result.succeed(values)
+}
+
+const isComplete = (values: { readonly [Key in keyof Values]: Values[Key] | undefined }): values is Values =>
+  values.listen !== undefined && values.dataDirectory !== undefined && values.workerTags !== undefined &&
+  values.workerSlots !== undefined && values.databaseConnections !== undefined &&
+  values.databasePrepare !== undefined && values.logLevel !== undefined && values.shutdownDeadline !== undefined
+
+/** From the environment, or whatever `ConfigProvider` is installed. */
+export const fromConfig: Effect.Effect<Settings, InvalidSettings> = Effect.gen(function*() {
+  const texts = new Map<string, string | undefined>()
+  for (const { name } of Object.values(table)) {
+    const value = yield* Effect.orElseSucceed(Config.option(Config.String(name)), () => Option.none<string>())
+    texts.set(name, Option.getOrUndefined(value))
+  }
+  return yield* Effect.fromResult(read((name) => texts.get(name)))
+})

@@ -1,0 +1,113 @@
+/** `lull serve`: the service, wired from its settings. */
+import { NodeHttpServer } from "@effect/platform-node"
+import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Logger, Redacted, References } from "effect"
+import { HttpRouter } from "effect/http"
+import { createServer } from "node:http"
+import { join } from "node:path"
+import { Availability } from "../database/Availability.ts"
+import * as Server from "../http/Server.ts"
+import { Loops } from "../loop/Loops.ts"
+import { Executor } from "../provisioner/Executor.ts"
+import { Provisioner } from "../provisioner/Provisioner.ts"
+import { fromConfig, type LogFormat, type Settings } from "../Settings.ts"
+
+/** How many connections the API takes at a time; further ones wait in the kernel. */
+const mostConnections = 1_000
+
+/** What may be open when the service ends, a log that is followed, is not waited for. */
+const closeWithin = Duration.seconds(1)
+
+const loggers = { pretty: Logger.consolePretty(), logfmt: Logger.consoleLogFmt, json: Logger.consoleJson } as const
+
+const logLevels = {
+  all: "All",
+  trace: "Trace",
+  debug: "Debug",
+  info: "Info",
+  warn: "Warn",
+  error: "Error",
+  fatal: "Fatal",
+  none: "None"
+} as const
+
+/** Logs go to stderr; stdout is for results. */
+export const logging = (settings: Pick<Settings, "logLevel" | "logFormat">, isTerminal: boolean) => {
+  const format: LogFormat = settings.logFormat ?? (isTerminal ? "pretty" : "logfmt")
+  return Layer.mergeAll(
+    Logger.layer([loggers[format]]),
+    Layer.succeed(Logger.LogToStderr, true),
+    Layer.succeed(References.MinimumLogLevel, logLevels[settings.logLevel])
+  )
+}
+
+const hostInUrl = (host: string) => host.includes(":") ? `[${host}]` : host
+
+const service = (settings: Settings, databaseUrl: Redacted.Redacted<string>) => {
+  const { host, port } = settings.listen
+  const isLoopback = host === "localhost" || host === "::1" || host.startsWith("127.")
+  const guard = {
+    token: settings.token && Redacted.value(settings.token),
+    hosts: isLoopback ? ["localhost", "127.0.0.1", "[::1]", hostInUrl(host)] : undefined
+  }
+  const Http = HttpRouter.serve(Server.layer(guard), { disableLogger: true, disableListenLog: true }).pipe(
+    Layer.provide(NodeHttpServer.layer(() => {
+      const server = createServer()
+      server.maxConnections = mostConnections
+      return server
+    }, { host, port, gracefulShutdownTimeout: closeWithin }))
+  )
+  return Http.pipe(
+    Layer.provideMerge(Provisioner.layerPostgres({
+      url: databaseUrl,
+      listenUrl: settings.databaseListenUrl,
+      prepare: settings.databasePrepare,
+      maxConnections: settings.databaseConnections,
+      worker: {
+        slots: settings.workerSlots,
+        tags: settings.workerTags,
+        shutdownDeadline: settings.shutdownDeadline
+      }
+    })),
+    Layer.provide(Executor.layerChildProcess({ directory: join(settings.dataDirectory, "jobs") }))
+  )
+}
+
+/** The address of the database: the one that is configured, or that of an embedded server. */
+const withDatabase = (settings: Settings) => {
+  if (settings.databaseUrl !== undefined) return service(settings, settings.databaseUrl)
+  return Layer.unwrap(Effect.gen(function*() {
+    // Only here: an installation with a database of its own need not have the package.
+    const { EmbeddedPostgres } = yield* Effect.promise(() => import("../database/EmbeddedPostgres.ts"))
+    return Layer.unwrap(Effect.map(EmbeddedPostgres, ({ url }) => service(settings, url))).pipe(
+      Layer.provide(EmbeddedPostgres.layer({ directory: settings.dataDirectory }))
+    )
+  }))
+}
+
+/** Runs until it is interrupted, or a loop has died. */
+export const serve = (isTerminal: boolean) =>
+  Effect.gen(function*() {
+    const settings = yield* fromConfig
+    const address = `http://${hostInUrl(settings.listen.host)}:${settings.listen.port}`
+    return yield* Effect.gen(function*() {
+      const startedAt = yield* Clock.currentTimeMillis
+      const services = yield* Layer.build(withDatabase(settings))
+      yield* Effect.logInfo(`lull listens at ${address}`)
+      const greeting = yield* Effect.forkChild(Effect.gen(function*() {
+        yield* Context.get(services, Availability).awaitAvailable
+        const took = Duration.millis((yield* Clock.currentTimeMillis) - startedAt)
+        yield* Effect.logInfo(`lull is ready at ${address} after ${Duration.format(took)}`)
+        yield* Effect.logInfo("try: npm run lull -- job submit --wait --follow -- echo hello")
+      }))
+      return yield* Effect.ensuring(Context.get(services, Loops).join, Fiber.interrupt(greeting))
+    }).pipe(Effect.scoped, Effect.provide(logging(settings, isTerminal)))
+  })
+
+/** What is said, in one line, of an error that somebody can do something about. */
+export const explain = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause)
+  return error instanceof Error ? error.message : String(error)
+}
+
+export const isInterrupted = (exit: Exit.Exit<unknown, unknown>) =>
+  Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)

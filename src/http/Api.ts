@@ -1,0 +1,72 @@
+/** The contract, for `/openapi.json`: what `Server` answers. */
+import { Schema } from "effect"
+import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+import { JobStatus } from "../provisioner/Job.ts"
+import { JobDocument, JobList, JobSubmission, JobSubmissions } from "./JobDocuments.ts"
+import { contentType } from "./Problem.ts"
+
+const Problem = Schema.Struct({
+  type: Schema.String,
+  title: Schema.String,
+  status: Schema.Int,
+  detail: Schema.String,
+  errors: Schema.optionalKey(Schema.Array(Schema.Struct({ field: Schema.String, problem: Schema.String })))
+}).annotate({ identifier: "Problem" })
+
+const problem = (status: number, description: string) =>
+  Problem.annotate({ description }).pipe(HttpApiSchema.status(status), HttpApiSchema.asJson({ contentType }))
+
+const common = [
+  problem(400, "Something is wrong with the request; `errors` names the fields"),
+  problem(503, "The database is unavailable; `Retry-After` says when to ask again")
+] as const
+
+const id = { id: Schema.String }
+
+const jobs = HttpApiGroup.make("jobs").add(
+  HttpApiEndpoint.post("submit", "/jobs", {
+    payload: Schema.Union([JobSubmission, JobSubmissions]),
+    success: Schema.Union([JobDocument, Schema.Array(JobDocument)]).pipe(HttpApiSchema.status(201)),
+    error: [...common, problem(409, "The idempotency key belongs to another job")]
+  }),
+  HttpApiEndpoint.get("list", "/jobs", {
+    query: {
+      status: Schema.optionalKey(JobStatus),
+      type: Schema.optionalKey(Schema.String),
+      tag: Schema.optionalKey(Schema.Array(Schema.String)),
+      limit: Schema.optionalKey(Schema.String),
+      cursor: Schema.optionalKey(Schema.String)
+    },
+    success: JobList,
+    error: common
+  }),
+  HttpApiEndpoint.get("show", "/jobs/:id", {
+    params: id,
+    success: JobDocument,
+    error: [...common, problem(404, "There is no such job")]
+  }),
+  HttpApiEndpoint.get("logs", "/jobs/:id/logs", {
+    params: id,
+    query: { follow: Schema.optionalKey(Schema.String), after: Schema.optionalKey(Schema.String) },
+    success: Schema.String.pipe(HttpApiSchema.asText({ contentType: "application/x-ndjson" })),
+    error: [...common, problem(404, "There is no such job")]
+  }),
+  HttpApiEndpoint.post("cancel", "/jobs/:id/cancel", {
+    params: id,
+    success: JobDocument,
+    error: [...common, problem(404, "There is no such job"), problem(409, "It had ended before")]
+  })
+).prefix("/api/v1")
+
+const service = HttpApiGroup.make("service").add(
+  HttpApiEndpoint.get("health", "/healthz", { success: Schema.String.pipe(HttpApiSchema.asText()) }),
+  HttpApiEndpoint.get("ready", "/readyz", {
+    success: Schema.Unknown,
+    error: problem(503, "The database takes no writes; says why and since when")
+  }),
+  HttpApiEndpoint.get("metrics", "/metrics", { success: Schema.String.pipe(HttpApiSchema.asText()) })
+)
+
+export const document = OpenApi.fromApi(
+  HttpApi.make("lull").add(jobs).add(service).annotate(OpenApi.Title, "Lull").annotate(OpenApi.Version, "1")
+)

@@ -1,0 +1,68 @@
+/**
+ * Which requests are refused before anything is done: pure. The API runs commands, so no web page may reach it, not even
+ * one that the operator has open on the same machine.
+ *
+ * - A foreign `Host`: a name that was rebound to the loopback.
+ * - A foreign `Origin`: a page of another site.
+ * - A body that is not declared as JSON: what a form can send without asking.
+ * - Without the token, where one is set.
+ */
+import { createHash, timingSafeEqual } from "node:crypto"
+
+export interface Request {
+  readonly method: string
+  readonly path: string
+  readonly headers: Readonly<Record<string, string | undefined>>
+}
+
+export interface Options {
+  readonly token: string | undefined
+  /** Names under which it may be called. `undefined`: any, as it listens beyond the loopback, and asks for a token. */
+  readonly hosts: ReadonlyArray<string> | undefined
+}
+
+export interface Refusal {
+  readonly status: 401 | 403 | 413 | 415
+  readonly detail: string
+}
+
+/** Enough for thousands of jobs in one submission. */
+export const largestBody = 16 * 1024 * 1024
+
+/** Probes carry no token, and learn nothing that needs one. */
+const open = new Set(["/healthz", "/readyz"])
+
+export const refuse = (request: Request, options: Options): Refusal | undefined => {
+  const { headers } = request
+  const host = hostName(headers["host"] ?? "")
+  if (options.hosts !== undefined && !options.hosts.includes(host)) {
+    return { status: 403, detail: `the host ${JSON.stringify(host)} is not one that this service is called by` }
+  }
+  const origin = headers["origin"]
+  if (origin !== undefined && !isOwn(origin, headers["host"] ?? "")) {
+    return { status: 403, detail: `requests from the origin ${JSON.stringify(origin)} are not accepted` }
+  }
+  if (options.token !== undefined && !open.has(request.path)) {
+    const given = /^Bearer (.+)$/i.exec(headers["authorization"] ?? "")?.[1]
+    if (given === undefined || !isSame(given, options.token)) {
+      return { status: 401, detail: "a token is needed: Authorization: Bearer …" }
+    }
+  }
+  if (request.method !== "POST") return undefined
+  if (Number(headers["content-length"] ?? 0) > largestBody) {
+    return { status: 413, detail: `a body has at most ${largestBody} bytes` }
+  }
+  const hasBody = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0
+  if (hasBody && !/^application\/json\s*(;|$)/i.test(headers["content-type"] ?? "")) {
+    return { status: 415, detail: "a body has to be declared as application/json" }
+  }
+  return undefined
+}
+
+const hostName = (host: string) => host.replace(/:\d+$/, "").toLowerCase()
+
+const isOwn = (origin: string, host: string) => URL.canParse(origin) && new URL(origin).host === host.toLowerCase()
+
+/** In a time that tells nothing of where they differ, nor of the length. */
+const isSame = (a: string, b: string) =>
+  timingSafeEqual(createHash("sha256").update(a).digest(), createHash("sha256").update(b).digest())

@@ -1,0 +1,105 @@
+/** Jobs as the API speaks of them: what is asked for, what is answered, and the way between these and `Job`. */
+import { Schema } from "effect"
+import { CommandInput } from "../provisioner/ChildProcess.ts"
+import { commandType } from "../provisioner/Executor.ts"
+import { type Job, JobStatus, limits, Tags } from "../provisioner/Job.ts"
+import type { Submission } from "../provisioner/Provisioner.ts"
+
+const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
+
+const Time = Schema.String.pipe(
+  Schema.check(
+    Schema.makeFilter((text: string) => !Number.isNaN(Date.parse(text)) || "must be a time, as 2026-01-31T12:00:00Z")
+  )
+)
+
+const whole = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+
+/** A job that is asked for. Only `input` is needed. */
+export const JobSubmission = Schema.Struct({
+  type: Schema.optionalKey(Schema.Literal(commandType)),
+  input: CommandInput,
+  tags: Schema.optionalKey(Tags),
+  priority: Schema.optionalKey(whole(-limits.priority, limits.priority)),
+  idempotencyKey: nullable(Schema.NonEmptyString.check(Schema.isMaxLength(limits.idempotencyKeyLength))),
+  notBefore: nullable(Time),
+  timeoutSeconds: nullable(Schema.Number.check(Schema.isBetween({ minimum: 0.001, maximum: limits.timeoutSeconds }))),
+  maxAttempts: Schema.optionalKey(whole(1, limits.maxAttempts))
+}).annotate({ identifier: "JobSubmission" })
+export type JobSubmission = typeof JobSubmission.Type
+
+/** Many at once: all are stored, or none. */
+export const JobSubmissions = Schema.Array(JobSubmission).check(
+  Schema.isMinLength(1),
+  Schema.isMaxLength(limits.submission)
+)
+
+export const toSubmission = (submission: JobSubmission): Submission => ({
+  type: commandType,
+  input: submission.input,
+  tags: submission.tags ?? {},
+  priority: submission.priority ?? 0,
+  idempotencyKey: submission.idempotencyKey ?? undefined,
+  notBefore: submission.notBefore ? Date.parse(submission.notBefore) : undefined,
+  timeout: submission.timeoutSeconds ? Math.round(submission.timeoutSeconds * 1000) : undefined,
+  maxAttempts: submission.maxAttempts ?? 1
+})
+
+/** A job as it is answered. Times are RFC 3339, in UTC. */
+export const JobDocument = Schema.Struct({
+  id: Schema.String,
+  status: JobStatus,
+  type: Schema.String,
+  input: Schema.Unknown,
+  tags: Tags,
+  priority: Schema.Int,
+  idempotencyKey: Schema.NullOr(Schema.String),
+  notBefore: Schema.NullOr(Schema.String),
+  timeoutSeconds: Schema.NullOr(Schema.Number),
+  maxAttempts: Schema.Int,
+  attempt: Schema.Int,
+  worker: Schema.NullOr(Schema.String),
+  result: Schema.Unknown,
+  error: Schema.NullOr(Schema.String),
+  createdAt: Schema.String,
+  startedAt: Schema.NullOr(Schema.String),
+  finishedAt: Schema.NullOr(Schema.String)
+}).annotate({ identifier: "Job" })
+export type JobDocument = typeof JobDocument.Type
+
+const time = (at: number | undefined) => at === undefined ? null : new Date(at).toISOString()
+
+export const fromJob = (job: Job): JobDocument => ({
+  id: job.id,
+  status: job.status,
+  type: job.type,
+  input: job.input,
+  tags: job.tags,
+  priority: job.priority,
+  idempotencyKey: job.idempotencyKey ?? null,
+  notBefore: time(job.notBefore),
+  timeoutSeconds: job.timeout === undefined ? null : job.timeout / 1000,
+  maxAttempts: job.maxAttempts,
+  attempt: job.attempt,
+  worker: job.worker ?? null,
+  result: job.result ?? null,
+  error: job.error ?? null,
+  createdAt: new Date(job.createdAt).toISOString(),
+  startedAt: time(job.startedAt),
+  finishedAt: time(job.finishedAt)
+})
+
+export const JobList = Schema.Struct({
+  jobs: Schema.Array(JobDocument),
+  /** For `?cursor=` of the next page; `null` on the last. */
+  cursor: Schema.NullOr(Schema.String)
+}).annotate({ identifier: "JobList" })
+
+/** One line of a job's output. */
+export const OutputDocument = Schema.Struct({
+  attempt: Schema.Int,
+  index: Schema.Int,
+  stream: Schema.Literals(["stdout", "stderr", "lull"]),
+  at: Schema.String,
+  text: Schema.String
+}).annotate({ identifier: "OutputLine" })

@@ -1,0 +1,68 @@
+/** Errors as RFC 9457 problem documents. What is wrong with a request is named field by field. */
+import { Duration, SchemaIssue } from "effect"
+import { HttpServerResponse } from "effect/http"
+import type { DatabaseUnavailable } from "../database/Unavailable.ts"
+
+export interface FieldProblem {
+  /** As in the request: `input.command[0]`, or the name of a parameter. Empty for the whole of it. */
+  readonly field: string
+  readonly problem: string
+}
+
+export const contentType = "application/problem+json"
+
+const titles: Readonly<Record<number, string>> = {
+  400: "Bad request",
+  401: "Unauthorized",
+  403: "Forbidden",
+  404: "Not found",
+  405: "Method not allowed",
+  409: "Conflict",
+  413: "Content too large",
+  415: "Unsupported media type",
+  500: "Internal server error",
+  503: "Service unavailable"
+}
+
+export const respond = (
+  status: number,
+  detail: string,
+  extension: Readonly<Record<string, unknown>> = {},
+  headers: Readonly<Record<string, string>> = {}
+): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.jsonUnsafe(
+    { type: "about:blank", title: titles[status] ?? "Error", status, detail, ...extension },
+    { status, contentType, headers }
+  )
+
+export const badFields = (errors: ReadonlyArray<FieldProblem>) =>
+  respond(
+    400,
+    errors.map(({ field, problem }) => field === "" ? problem : `${field}: ${problem}`).join("; "),
+    { errors }
+  )
+
+/** How many fields are named at most. */
+const mostErrors = 20
+
+const format = SchemaIssue.makeFormatterStandardSchemaV1()
+
+export const fieldProblems = (issue: SchemaIssue.Issue): ReadonlyArray<FieldProblem> =>
+  format(issue).issues.slice(0, mostErrors).map(({ message, path }) => ({
+    field: (path ?? []).reduce<string>((text, part) => {
+      const key = typeof part === "object" ? part.key : part
+      return typeof key === "number" ? `${text}[${key}]` : text === "" ? String(key) : `${text}.${String(key)}`
+    }, ""),
+    problem: message
+  }))
+
+/** At once, with the time after which it is worth asking again: whole seconds, as HTTP has it. */
+export const unavailable = (error: DatabaseUnavailable, detail?: string) => {
+  const seconds = Math.max(1, Math.ceil(Duration.toSeconds(error.retryAfter)))
+  return respond(
+    503,
+    detail ?? `the database is unavailable (${error.reason})`,
+    { reason: error.reason, since: new Date(error.since).toISOString(), outcome: error.outcome },
+    { "retry-after": String(seconds) }
+  )
+}

@@ -1,0 +1,313 @@
+/**
+ * The API of the service. Handlers only translate: what is asked goes to `Provisioner` and `JobStore`, what they answer
+ * becomes a document, and every error a problem document.
+ *
+ * While the database is away, answers come at once, from the door; `/healthz` and `/readyz` never ask it at all.
+ */
+import { Cause, Clock, Duration, Effect, Layer, Metric, Option, Result, Schema, Stream, SubscriptionRef } from "effect"
+import { HttpRouter, HttpServerRequest, type HttpServerResponse, HttpServerResponse as Response } from "effect/http"
+import { PrometheusMetrics } from "effect/observability"
+import { Availability } from "../database/Availability.ts"
+import { DatabaseUnavailable } from "../database/Unavailable.ts"
+import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
+import { isTerminal, JobId, JobStatus, Tags } from "../provisioner/Job.ts"
+import { JobStore, type OutputPosition, type StoredLine } from "../provisioner/JobStore.ts"
+import { Provisioner } from "../provisioner/Provisioner.ts"
+import * as Api from "./Api.ts"
+import * as Guard from "./Guard.ts"
+import { fromJob, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
+import * as Problem from "./Problem.ts"
+
+type Answer = HttpServerResponse.HttpServerResponse
+
+const defaultPage = 50
+const largestPage = 500
+
+/** Lines in one reading of a log. */
+const linesAtOnce = 1_000
+
+/** Between two looks at a job that is followed. */
+const followEvery = Duration.millis(500)
+
+export const layer = (options: Guard.Options) =>
+  Layer.mergeAll(Routes, Gauges, guarded(options), PrometheusMetrics.layerHttp({ path: "/metrics" }))
+
+/** Before every handler: who may not ask is refused. */
+const guarded = (options: Guard.Options) =>
+  HttpRouter.middleware(
+    (handler) =>
+      Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+        const path = request.url.split("?")[0] ?? ""
+        const refusal = Guard.refuse({ method: request.method, path, headers: request.headers }, options)
+        if (refusal === undefined) return handler
+        const headers = refusal.status === 401 ? { "www-authenticate": "Bearer" } : undefined
+        return Effect.succeed(Problem.respond(refusal.status, refusal.detail, {}, headers))
+      }),
+    { global: true }
+  )
+
+const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
+  const availability = yield* Availability
+  const provisioner = yield* Provisioner
+  const store = yield* JobStore
+
+  const submit = Effect.gen(function*() {
+    const body = yield* readJson
+    if (Result.isFailure(body)) return body.failure
+    const isMany = Array.isArray(body.success)
+    const decoded = yield* Effect.result(
+      isMany
+        ? Schema.decodeUnknownEffect(JobSubmissions)(body.success, strictly)
+        : Effect.map(Schema.decodeUnknownEffect(JobSubmission)(body.success, strictly), (one) => [one])
+    )
+    if (Result.isFailure(decoded)) return Problem.badFields(Problem.fieldProblems(decoded.failure.issue))
+    const request = yield* HttpServerRequest.HttpServerRequest
+    const key = request.headers["idempotency-key"]
+    const submissions = decoded.success.map(toSubmission)
+    const [first] = submissions
+    if (key !== undefined && first !== undefined && !isMany) {
+      submissions[0] = { ...first, idempotencyKey: first.idempotencyKey ?? key }
+    }
+    return yield* provisioner.submitAll(submissions).pipe(
+      Effect.map((jobs) => {
+        const documents = jobs.map(fromJob)
+        return Response.jsonUnsafe(isMany ? documents : documents[0], { status: 201 })
+      }),
+      Effect.catchTags({
+        IdempotencyConflict: (error) =>
+          Effect.succeed(Problem.respond(409, error.message, { existing: error.existing })),
+        DatabaseUnavailable: (error) =>
+          Effect.succeed(Problem.unavailable(
+            error,
+            error.outcome === "unknown"
+              ? "the database was lost before it answered: the submission may have been accepted; " +
+                "repeating it is safe under an idempotencyKey"
+              : undefined
+          ))
+      })
+    )
+  })
+
+  const list = Effect.gen(function*() {
+    const query = yield* searchParameters
+    const errors: Array<Problem.FieldProblem> = []
+    const status = query.get("status")
+    if (status !== null && !Schema.is(JobStatus)(status)) {
+      errors.push({ field: "status", problem: `must be one of ${JobStatus.literals.join(", ")}` })
+    }
+    const limit = Number(query.get("limit") ?? defaultPage)
+    if (!Number.isInteger(limit) || limit < 1 || limit > largestPage) {
+      errors.push({ field: "limit", problem: `must be a whole number from 1 to ${largestPage}` })
+    }
+    const cursor = query.get("cursor")
+    if (cursor !== null && !Schema.is(JobId)(cursor)) {
+      errors.push({ field: "cursor", problem: "must be the cursor of a page before" })
+    }
+    const tags = Object.fromEntries(
+      query.getAll("tag").map((tag) => {
+        const at = tag.indexOf("=")
+        if (at < 1) errors.push({ field: "tag", problem: `${JSON.stringify(tag)} must be key=value` })
+        return [tag.slice(0, at), tag.slice(at + 1)]
+      })
+    )
+    if (errors.length > 0 || !Schema.is(Tags)(tags)) return Problem.badFields(errors)
+    const jobs = yield* store.list({
+      status: Schema.is(JobStatus)(status) ? status : undefined,
+      type: query.get("type") ?? undefined,
+      tags: Object.keys(tags).length > 0 ? tags : undefined,
+      before: Schema.is(JobId)(cursor) ? cursor : undefined,
+      limit
+    })
+    return Response.jsonUnsafe({
+      jobs: jobs.map(fromJob),
+      cursor: jobs.length === limit ? jobs.at(-1)?.id ?? null : null
+    })
+  })
+
+  const show = withId((id) => Effect.map(store.get(id), (job) => Response.jsonUnsafe(fromJob(job))))
+
+  const cancel = withId((id) =>
+    store.cancel(id).pipe(
+      Effect.map((job) => Response.jsonUnsafe(fromJob(job))),
+      Effect.catchTag("JobEnded", (error) => Effect.succeed(Problem.respond(409, error.message, { status: 409 })))
+    )
+  )
+
+  const logs = withId((id) =>
+    Effect.gen(function*() {
+      const query = yield* searchParameters
+      const after = readPosition(query.get("after"))
+      if (Result.isFailure(after)) return Problem.badFields([{ field: "after", problem: after.failure }])
+      const follows = query.get("follow")
+      if (follows !== null && follows !== "true" && follows !== "false") {
+        return Problem.badFields([{ field: "follow", problem: "must be true or false" }])
+      }
+      // Whether there is such a job, and whether the database answers, is said before the first line.
+      yield* store.get(id)
+      return Response.stream(Stream.encodeText(output(id, after.success, follows === "true")), {
+        contentType: "application/x-ndjson"
+      })
+    })
+  )
+
+  /** The output from a position on; followed, until the job has ended and its last line is out. */
+  const output = (id: JobId, from: OutputPosition | undefined, follows: boolean) =>
+    Stream.paginate(from, (after) =>
+      Effect.gen(function*() {
+        // In this order: what was written before the end is in the lines that are read after it was seen.
+        const job = yield* store.get(id)
+        const lines = yield* store.readOutput(id, { after, limit: linesAtOnce })
+        const last = lines.at(-1)
+        const isOver = lines.length === 0 && (!follows || isTerminal(job.status))
+        if (lines.length === 0 && !isOver) yield* Effect.sleep(followEvery)
+        const next: OutputPosition | undefined = last === undefined
+          ? after
+          : { attempt: last.attempt, index: last.index }
+        return [lines.map(toLine), isOver ? Option.none() : Option.some(next)] as const
+      }).pipe(
+        // An outage interrupts nobody who follows: it goes on when the database is back.
+        Effect.retry({
+          while: (error) =>
+            error instanceof DatabaseUnavailable && follows
+              ? Effect.as(Effect.andThen(availability.awaitAvailable, Effect.sleep("100 millis")), true)
+              : Effect.succeed(false)
+        })
+      ))
+
+  const health = Effect.succeed(Response.text("ok\n"))
+
+  const ready = Effect.map(SubscriptionRef.get(availability.state), (state) => {
+    switch (state._tag) {
+      case "Available":
+        return Response.jsonUnsafe({ status: "ready", since: new Date(state.since).toISOString() })
+      case "Starting":
+        return Response.jsonUnsafe({ status: "starting", since: new Date(state.since).toISOString() }, { status: 503 })
+      case "Unavailable":
+        return Response.jsonUnsafe({
+          status: "unavailable",
+          reason: state.reason,
+          since: new Date(state.since).toISOString(),
+          attempts: state.attempts,
+          lastError: state.lastError
+        }, { status: 503, headers: { "retry-after": "1" } })
+    }
+  })
+
+  yield* router.add("POST", "/api/v1/jobs", answered(submit))
+  yield* router.add("GET", "/api/v1/jobs", answered(list))
+  yield* router.add("GET", "/api/v1/jobs/:id", answered(show))
+  yield* router.add("GET", "/api/v1/jobs/:id/logs", answered(logs))
+  yield* router.add("POST", "/api/v1/jobs/:id/cancel", answered(cancel))
+  yield* router.add("GET", "/healthz", health)
+  yield* router.add("GET", "/readyz", ready)
+  yield* router.add("GET", "/openapi.json", Response.jsonUnsafe(Api.document))
+  // Whatever else there is: the path is known and the method is not, or neither.
+  for (const [path, allowed] of allowedMethods) {
+    for (const method of ["GET", "POST", "PUT", "PATCH", "DELETE"] as const) {
+      if (allowed.includes(method)) continue
+      yield* router.add(
+        method,
+        path,
+        Problem.respond(405, `${method} is not possible here`, {}, { allow: allowed.join(", ") })
+      )
+    }
+  }
+  yield* router.add("*", "/*", Problem.respond(404, "there is nothing here; see /openapi.json"))
+}))
+
+const allowedMethods: ReadonlyArray<
+  readonly [path: "/api/v1/jobs" | "/api/v1/jobs/:id" | "/api/v1/jobs/:id/cancel", ReadonlyArray<string>]
+> = [
+  ["/api/v1/jobs", ["GET", "POST"]],
+  ["/api/v1/jobs/:id", ["GET"]],
+  ["/api/v1/jobs/:id/cancel", ["POST"]]
+]
+
+/** Unknown fields are refused, and all that is wrong is named. */
+const strictly = { errors: "all", onExcessProperty: "error" } as const
+
+/** What any operation of a store may end with; and what is our fault is logged, and not shown. */
+const answered = <E, R>(handler: Effect.Effect<Answer, E, R>): Effect.Effect<Answer, never, R> =>
+  Effect.catchCause(handler, (cause) => {
+    if (Cause.hasInterrupts(cause)) return Effect.interrupt
+    const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+    return error instanceof DatabaseUnavailable
+      ? Effect.succeed(Problem.unavailable(error))
+      : Effect.as(
+        Effect.logError("a request failed", cause),
+        Problem.respond(500, "something went wrong here; the log of the service says what")
+      )
+  })
+
+const withId = <E, R>(use: (id: JobId) => Effect.Effect<Answer, E, R>) =>
+  Effect.gen(function*() {
+    const { id } = yield* HttpRouter.params
+    if (id === undefined || !Schema.is(JobId)(id)) return Problem.respond(404, `there is no job ${JSON.stringify(id)}`)
+    return yield* Effect.catchIf(
+      use(id),
+      (error) => typeof error === "object" && error !== null && "_tag" in error && error._tag === "JobNotFound",
+      () => Effect.succeed(Problem.respond(404, `there is no job ${id}`))
+    )
+  })
+
+const readJson = Effect.gen(function*() {
+  const request = yield* HttpServerRequest.HttpServerRequest
+  const text = yield* Effect.result(request.text)
+  if (Result.isFailure(text)) {
+    return Result.fail(Problem.respond(413, `the body could not be read; it has at most ${Guard.largestBody} bytes`))
+  }
+  return Result.mapError(
+    Result.try((): unknown => JSON.parse(text.success)),
+    () => Problem.badFields([{ field: "", problem: "the body is not JSON" }])
+  )
+})
+
+const searchParameters = Effect.map(
+  HttpServerRequest.HttpServerRequest,
+  (request) => new URLSearchParams(request.url.split("?")[1] ?? "")
+)
+
+const readPosition = (text: string | null): Result.Result<OutputPosition | undefined, string> => {
+  if (text === null) return Result.succeed(undefined)
+  const match = /^(\d{1,5}):(\d{1,15})$/.exec(text)
+  return match === null
+    ? Result.fail("must be attempt:index, as of a line")
+    : Result.succeed({ attempt: Number(match[1]), index: Number(match[2]) })
+}
+
+const toLine = (line: StoredLine): string =>
+  `${
+    JSON.stringify({
+      attempt: line.attempt,
+      index: line.index,
+      stream: line.stream,
+      at: new Date(line.at).toISOString(),
+      text: line.text
+    })
+  }\n`
+
+const available = Metric.gauge("lull_database_available", { description: "1 while the database takes our writes" })
+const unavailableSince = Metric.gauge("lull_database_unavailable_seconds", {
+  description: "How long the database has been away, 0 while it is there"
+})
+const running = Metric.gauge("lull_worker_running", { description: "Jobs that run in this process" })
+const unanswered = Metric.gauge("lull_worker_unanswered", { description: "Jobs whose end is not stored yet" })
+const slots = Metric.gauge("lull_worker_slots", { description: "Jobs that may run in this process at a time" })
+
+/** Between two looks at what the gauges show. */
+const gaugesEvery = Duration.seconds(5)
+
+const Gauges = Layer.effectDiscard(Effect.gen(function*() {
+  const availability = yield* Availability
+  const worker = yield* AcquireLoop
+  yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
+    const state = SubscriptionRef.getUnsafe(availability.state)
+    const now = yield* Clock.currentTimeMillis
+    yield* Metric.update(available, state._tag === "Available" ? 1 : 0)
+    yield* Metric.update(unavailableSince, state._tag === "Unavailable" ? (now - state.since) / 1000 : 0)
+    yield* Metric.update(running, worker.running().length)
+    yield* Metric.update(unanswered, worker.unanswered().length)
+    yield* Metric.update(slots, worker.slots)
+    yield* Effect.sleep(gaugesEvery)
+  })))
+}))

@@ -1,0 +1,65 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Redacted, Result } from "effect"
+import * as Settings from "../src/Settings.ts"
+
+const read = (environment: Record<string, string>) => Settings.read((name) => environment[name])
+
+describe("Settings", () => {
+  it("have defaults", () => {
+    const settings = Result.getOrThrow(read({}))
+    assert.deepStrictEqual(settings.listen, { host: "127.0.0.1", port: 7070 })
+    assert.isUndefined(settings.databaseUrl)
+    assert.strictEqual(settings.workerSlots, 4)
+    assert.isTrue(settings.databasePrepare)
+  })
+
+  it("are read", () => {
+    const settings = Result.getOrThrow(read({
+      LULL_DATABASE_URL: "postgres://u:p@a,b/db",
+      LULL_LISTEN: "[::1]:80",
+      LULL_WORKER_TAGS: "os=linux, size=a=b",
+      LULL_DATABASE_PREPARE: "FALSE",
+      LULL_LOG_FORMAT: "json",
+      LULL_SHUTDOWN_DEADLINE: "1.5 minutes"
+    }))
+    assert.strictEqual(settings.databaseUrl && Redacted.value(settings.databaseUrl), "postgres://u:p@a,b/db")
+    assert.deepStrictEqual(settings.listen, { host: "::1", port: 80 })
+    assert.deepStrictEqual(settings.workerTags, { os: "linux", size: "a=b" })
+    assert.isFalse(settings.databasePrepare)
+    assert.strictEqual(settings.logFormat, "json")
+  })
+
+  it("that are wrong are all named, each with what would be right, and without secrets", () => {
+    const wrong = {
+      LULL_DATABASE_URL: "postgres://u:hush@/db",
+      LULL_LISTEN: "everywhere",
+      LULL_WORKER_SLOTS: "-1",
+      LULL_WORKER_TAGS: "linux",
+      LULL_LOG_LEVEL: "loud",
+      LULL_LOG_FORMAT: "xml",
+      LULL_TOKEN: "hush",
+      LULL_SHUTDOWN_DEADLINE: "soon",
+      LULL_DATABASE_PREPARE: "maybe",
+      LULL_DATABASE_CONNECTIONS: "0"
+    }
+    const result = read(wrong)
+    assert.isTrue(Result.isFailure(result))
+    if (Result.isSuccess(result)) return
+    assert.strictEqual(result.failure.problems.length, Object.keys(wrong).length)
+    for (const name of Object.keys(wrong)) {
+      assert.isTrue(result.failure.problems.some((line) => line.startsWith(name)), name)
+    }
+    assert.notInclude(result.failure.message, "hush")
+  })
+
+  it("let nobody listen off the loopback without a token", () => {
+    assert.isTrue(Result.isFailure(read({ LULL_LISTEN: "0.0.0.0:7070" })))
+    assert.isTrue(Result.isSuccess(read({ LULL_LISTEN: "0.0.0.0:7070", LULL_TOKEN: "0123456789abcdef" })))
+    assert.isTrue(Result.isSuccess(read({ LULL_LISTEN: "127.1.2.3:7070" })))
+  })
+
+  it("are all described", () => {
+    const help = Settings.describeSettings()
+    for (const name of ["LULL_DATABASE_URL", "LULL_TOKEN", "LULL_WORKER_SLOTS"]) assert.include(help, name)
+  })
+})
