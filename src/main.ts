@@ -3,11 +3,12 @@
  * The `lull` command. It reads what was asked for, wires the layers and runs; nothing else happens here. The only place that
  * touches the process: its signals, its streams, its exit status.
  */
-import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Effect, Exit, Layer } from "effect"
-import { Command } from "effect/cli"
+import * as Command from "effect/cli/Command"
 import * as SecureRandom from "effect/crypto/SecureRandom"
-import { FetchHttpClient } from "effect/http"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import { ExitWith, job } from "./cli/job.ts"
 import { explain, serve as runService } from "./cli/serve.ts"
 import { describeSettings } from "./Settings.ts"

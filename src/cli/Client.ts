@@ -1,7 +1,9 @@
 /** The API from the other side, for the `job` commands. Every error is one sentence that says what to do. */
 import type { Redacted} from "effect";
 import { Data, Duration, Effect, Option, Schedule, Schema, Stream } from "effect"
-import { HttpClient, HttpClientRequest, type HttpClientResponse } from "effect/http"
+import * as HttpClient from "effect/http/HttpClient"
+import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import { JobDocument, JobList, OutputDocument } from "../http/JobDocuments.ts"
 
 /** The command cannot go on; `message` is for the person at the terminal. */

@@ -1,6 +1,8 @@
 /** `lull job submit|list|show|logs|cancel`: what a person or a script does with jobs, over the API. */
 import { Config, Console, Effect, Option, Schedule, Stdio, Stream } from "effect"
-import { Argument, Command, Flag } from "effect/cli"
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { JobDocument } from "../http/JobDocuments.ts"
 import * as Client from "./Client.ts"

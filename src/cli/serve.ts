@@ -1,7 +1,8 @@
 /** `lull serve`: the service, wired from its settings. */
-import { NodeHttpServer } from "@effect/platform-node"
+// By module, as the index of the package brings clients of Redis and workers with it.
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Logger, Redacted, References } from "effect"
-import { HttpRouter } from "effect/http"
+import * as HttpRouter from "effect/http/HttpRouter"
 import { createServer } from "node:http"
 import { join } from "node:path"
 import { Availability } from "../database/Availability.ts"

@@ -1,6 +1,11 @@
 /** The contract, for `/openapi.json`: what `Server` answers. */
 import { Schema } from "effect"
-import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+// By module, as the index brings two web pages of some megabytes with it.
+import * as HttpApi from "effect/http-api/HttpApi"
+import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint"
+import * as HttpApiGroup from "effect/http-api/HttpApiGroup"
+import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
+import * as OpenApi from "effect/http-api/OpenApi"
 import { JobStatus } from "../provisioner/Job.ts"
 import { JobDocument, JobList, JobSubmission, JobSubmissions } from "./JobDocuments.ts"
 import { contentType } from "./Problem.ts"

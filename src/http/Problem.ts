@@ -1,6 +1,6 @@
 /** Errors as RFC 9457 problem documents. What is wrong with a request is named field by field. */
 import { Duration, SchemaIssue } from "effect"
-import { HttpServerResponse } from "effect/http"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type { DatabaseUnavailable } from "../database/Unavailable.ts"
 
 export interface FieldProblem {

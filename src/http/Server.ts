@@ -5,8 +5,10 @@
  * While the database is away, answers come at once, from the door; `/healthz` and `/readyz` never ask it at all.
  */
 import { Cause, Clock, Duration, Effect, Layer, Metric, Option, Result, Schema, Stream, SubscriptionRef } from "effect"
-import { HttpRouter, HttpServerRequest, type HttpServerResponse, HttpServerResponse as Response } from "effect/http"
-import { PrometheusMetrics } from "effect/observability"
+import * as HttpRouter from "effect/http/HttpRouter"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as Response from "effect/http/HttpServerResponse"
+import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { Availability } from "../database/Availability.ts"
 import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
@@ -18,7 +20,7 @@ import * as Guard from "./Guard.ts"
 import { fromJob, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
 import * as Problem from "./Problem.ts"
 
-type Answer = HttpServerResponse.HttpServerResponse
+type Answer = Response.HttpServerResponse
 
 const defaultPage = 50
 const largestPage = 500
