@@ -1,11 +1,12 @@
 /** `lull serve`: the service, wired from its settings. */
 // By module, as the index of the package brings clients of Redis and workers with it.
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Logger, Redacted, References } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, Logger, Redacted, References } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import { createServer } from "node:http"
 import { join } from "node:path"
 import { Availability } from "../database/Availability.ts"
+import { describe } from "../database/Unavailable.ts"
 import * as Server from "../http/Server.ts"
 import { Loops } from "../loop/Loops.ts"
 import { Executor } from "../provisioner/Executor.ts"
@@ -18,7 +19,17 @@ const mostConnections = 1_000
 /** What may be open when the service ends, a log that is followed, is not waited for. */
 const closeWithin = Duration.seconds(1)
 
-const loggers = { pretty: Logger.consolePretty(), logfmt: Logger.consoleLogFmt, json: Logger.consoleJson } as const
+/** `consoleLogFmt` and `consoleJson` write to stdout whatever `LogToStderr` says; only the pretty one obeys it. */
+const logger = (format: LogFormat, isTerminal: boolean) => {
+  switch (format) {
+    case "pretty":
+      return Logger.consolePretty({ colors: isTerminal })
+    case "logfmt":
+      return Logger.withConsoleError(Logger.formatLogFmt)
+    case "json":
+      return Logger.withConsoleError(Logger.formatJson)
+  }
+}
 
 const logLevels = {
   all: "All",
@@ -35,7 +46,7 @@ const logLevels = {
 export const logging = (settings: Pick<Settings, "logLevel" | "logFormat">, isTerminal: boolean) => {
   const format: LogFormat = settings.logFormat ?? (isTerminal ? "pretty" : "logfmt")
   return Layer.mergeAll(
-    Logger.layer([loggers[format]]),
+    Logger.layer([logger(format, isTerminal)]),
     Layer.succeed(Logger.LogToStderr, true),
     Layer.succeed(References.MinimumLogLevel, logLevels[settings.logLevel])
   )
@@ -106,9 +117,14 @@ export const serve = (isTerminal: boolean) =>
 
 /** What is said, in one line, of an error that somebody can do something about. */
 export const explain = (cause: Cause.Cause<unknown>): string => {
-  const error = Cause.squash(cause)
-  return error instanceof Error ? error.message : String(error)
+  const { code, detail } = describe(Cause.squash(cause))
+  switch (code) {
+    case "EADDRINUSE":
+      return `${detail}: another program listens there; choose another address with LULL_LISTEN`
+    case "EADDRNOTAVAIL":
+    case "EACCES":
+      return `${detail}; choose another address with LULL_LISTEN`
+    default:
+      return detail
+  }
 }
-
-export const isInterrupted = (exit: Exit.Exit<unknown, unknown>) =>
-  Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
