@@ -1,5 +1,5 @@
 /** The API from the other side, for the `job` commands. Every error is one sentence that says what to do. */
-import type { Redacted} from "effect";
+import type { Redacted } from "effect"
 import { Data, Duration, Effect, Option, Schedule, Schema, Stream } from "effect"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"

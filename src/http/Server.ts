@@ -4,7 +4,21 @@
  *
  * While the database is away, answers come at once, from the door; `/healthz` and `/readyz` never ask it at all.
  */
-import { Cause, Clock, Duration, Effect, Layer, Metric, Option, Result, Schema, Stream, SubscriptionRef } from "effect"
+import {
+  ByteSize,
+  Cause,
+  Clock,
+  Duration,
+  Effect,
+  Layer,
+  Metric,
+  Option,
+  Result,
+  Schema,
+  Stream,
+  SubscriptionRef
+} from "effect"
+import { MaxBodySize } from "effect/http/HttpIncomingMessage"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Response from "effect/http/HttpServerResponse"
@@ -41,7 +55,8 @@ const guarded = (options: Guard.Options) =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
         const path = request.url.split("?")[0] ?? ""
         const refusal = Guard.refuse({ method: request.method, path, headers: request.headers }, options)
-        if (refusal === undefined) return handler
+        // A body without a declared length is counted while it is read.
+        if (refusal === undefined) return Effect.provideService(handler, MaxBodySize, ByteSize.bytes(Guard.largestBody))
         const headers = refusal.status === 401 ? { "www-authenticate": "Bearer" } : undefined
         return Effect.succeed(Problem.respond(refusal.status, refusal.detail, {}, headers))
       }),
