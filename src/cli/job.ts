@@ -28,7 +28,8 @@ const connect = Effect.fnUntraced(function*(address: string) {
   return yield* Client.make({ url: address.replace(/\/$/, ""), token })
 })
 
-const remark = (text: string) => Effect.flatMap(Console.Console, (console) => Effect.sync(() => console.error(text)))
+/** To stderr: stdout is for results. */
+const remark = (text: string) => Console.error(text)
 
 const summary = (job: JobDocument) => {
   const what = typeof job.input === "object" && job.input !== null && "command" in job.input

@@ -112,6 +112,19 @@ export interface Job extends JobRequest {
   readonly finishedAt: number | undefined
 }
 
+/** A job that has just been stored. */
+export const pendingJob = (requested: JobRequest & { readonly id: JobId }, createdAt: number): Job => ({
+  ...requested,
+  status: "pending",
+  attempt: 0,
+  worker: undefined,
+  result: null,
+  error: undefined,
+  createdAt,
+  startedAt: undefined,
+  finishedAt: undefined
+})
+
 /** The right to run one attempt of a job: a stale token is refused by everything that writes about the job. */
 export interface Lease {
   readonly job: JobId

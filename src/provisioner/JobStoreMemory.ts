@@ -7,7 +7,7 @@
 import { Clock, Context, Duration, Effect, Layer } from "effect"
 import { Database } from "../database/Database.ts"
 import { Notifications } from "../database/Notifications.ts"
-import { afterLoss, covers, isTerminal, type Job, type JobId, type Lease, tagKey } from "./Job.ts"
+import { afterLoss, covers, isTerminal, type Job, type JobId, type Lease, pendingJob, tagKey } from "./Job.ts"
 import {
   IdempotencyConflict,
   isSameRequest,
@@ -66,15 +66,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
             return yield* new IdempotencyConflict({ idempotencyKey: job.idempotencyKey ?? "", existing: existing.id })
           }
           const row: Row = existing ?? {
-            ...job,
-            status: "pending",
-            attempt: 0,
-            worker: undefined,
-            result: null,
-            error: undefined,
-            createdAt: now,
-            startedAt: undefined,
-            finishedAt: undefined,
+            ...pendingJob(job, now),
             token: 0,
             leaseUntil: 0
           }

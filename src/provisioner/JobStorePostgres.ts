@@ -10,8 +10,19 @@ import { PgClient } from "@effect/sql-pg/PgClient"
 import { Duration, Effect, Layer } from "effect"
 import { Database } from "../database/Database.ts"
 import { channel, encode } from "../database/Notifications.ts"
-import type { Job, JobId, JobStatus, LeasedJob, OutputLine, Tags } from "./Job.ts"
-import { tagKey } from "./Job.ts"
+import { type Job, type JobId, type JobStatus, type OutputLine, pendingJob, tagKey } from "./Job.ts"
+import {
+  fromLeasedRow,
+  fromRow,
+  interval,
+  type JobRow,
+  type LeasedRow,
+  pgArray,
+  retryDelaySql,
+  toBatchRow,
+  toReportRow,
+  toRow
+} from "./JobRows.ts"
 import {
   IdempotencyConflict,
   isSameRequest,
@@ -19,32 +30,8 @@ import {
   JobNotFound,
   JobStore,
   type LeaseStatus,
-  retryDelayMillis,
   topics
 } from "./JobStore.ts"
-
-interface JobRow {
-  readonly id: JobId
-  readonly type: string
-  readonly tag_key: string
-  readonly priority: number
-  readonly status: JobStatus
-  readonly input: unknown
-  readonly idempotency_key: string | null
-  readonly not_before: number | null
-  readonly timeout_ms: bigint | null
-  readonly max_attempts: number
-  readonly attempt: number
-  readonly worker: string | null
-  readonly created_at: number
-  readonly started_at: number | null
-  readonly finished_at: number | null
-  readonly result: unknown
-  readonly error: string | null
-}
-
-/** PostgreSQL's payload has to stay below 8,000 bytes; what does not fit wakes everybody. */
-const longestPayload = 7_000
 
 /** Batches of output that one reading looks into: some megabytes at most. */
 const batchesAtOnce = 64
@@ -116,17 +103,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
             known.find((other) => other.idempotencyKey === job.idempotencyKey)
           if (found !== undefined) return found
         }
-        return {
-          ...job,
-          status: "pending",
-          attempt: 0,
-          worker: undefined,
-          result: null,
-          error: undefined,
-          createdAt: created ?? 0,
-          startedAt: undefined,
-          finishedAt: undefined
-        }
+        return pendingJob(job, created ?? 0)
       })
     })
 
@@ -192,18 +169,6 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
     })
 
     const leased = `id, type, input, tag_key, timeout_ms, attempt, max_attempts, token`
-    interface LeasedRow {
-      readonly id: JobId
-      readonly type: string
-      readonly input: unknown
-      readonly tag_key: string
-      readonly timeout_ms: bigint | null
-      readonly attempt: number
-      readonly max_attempts: number
-      readonly token: bigint
-      readonly priority: number
-    }
-
     /** Jobs whose time has come become visible to all workers. */
     const promote = Effect.flatMap(PgClient, (sql) =>
       sql`with due as (
@@ -260,16 +225,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
       )
       const taken = rows.toSorted((a, b) => b.priority - a.priority || (a.id < b.id ? -1 : 1))
       return {
-        jobs: [...reclaimed, ...taken].map((row): LeasedJob => ({
-          job: row.id,
-          token: Number(row.token),
-          type: row.type,
-          input: row.input,
-          tags: parseTags(row.tag_key),
-          timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
-          attempt: row.attempt,
-          maxAttempts: row.max_attempts
-        })),
+        jobs: [...reclaimed, ...taken].map(fromLeasedRow),
         nextDue: due === undefined ? undefined : Duration.millis(due)
       }
     })
@@ -456,76 +412,3 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
     })
   })
 )
-
-/** `retryDelayMillis` in SQL. */
-const retryDelaySql = `least(interval '1 second' * power(2, j.attempt - 1), interval '${
-  retryDelayMillis(100) / 1000
-} seconds')`
-
-type NewJobs = Parameters<JobStore["Service"]["submit"]>[0]
-type Reports = Parameters<JobStore["Service"]["finish"]>[0]
-type Batches = Parameters<JobStore["Service"]["appendOutput"]>[0]
-
-const toRow = (job: NewJobs[number]) => {
-  const key = tagKey(job.tags)
-  return {
-    id: job.id,
-    type: job.type,
-    tag_key: key,
-    priority: job.priority,
-    input: job.input ?? null,
-    idempotency_key: job.idempotencyKey ?? null,
-    not_before: job.notBefore ?? null,
-    timeout_ms: job.timeout ?? null,
-    max_attempts: job.maxAttempts,
-    payload: encode(topics.posted, key.length > longestPayload / 3 ? "*" : key)
-  }
-}
-
-const toReportRow = ({ job, outcome, token }: Reports[number], position: number) => ({
-  job,
-  token,
-  status: outcome.status,
-  result: outcome.result ?? null,
-  error: outcome.status === "succeeded" ? null : outcome.error,
-  position
-})
-
-const toBatchRow = ({ attempt, job, lines, token }: Batches[number], position: number) => ({
-  job,
-  token,
-  attempt,
-  last_line: lines.at(-1)?.index ?? 0,
-  lines,
-  position
-})
-
-const fromRow = (row: JobRow): Job => ({
-  id: row.id,
-  type: row.type,
-  tags: parseTags(row.tag_key),
-  priority: row.priority,
-  status: row.status,
-  input: row.input,
-  idempotencyKey: row.idempotency_key ?? undefined,
-  notBefore: row.not_before ?? undefined,
-  timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
-  maxAttempts: row.max_attempts,
-  attempt: row.attempt,
-  worker: row.worker ?? undefined,
-  result: row.result,
-  error: row.error ?? undefined,
-  createdAt: row.created_at,
-  startedAt: row.started_at ?? undefined,
-  finishedAt: row.finished_at ?? undefined
-})
-
-const untagged: Tags = {}
-
-const parseTags = (key: string): Tags => (key === "{}" ? untagged : JSON.parse(key))
-
-const interval = (duration: Duration.Duration) => `${Duration.toMillis(duration)} milliseconds`
-
-/** An array as PostgreSQL reads it from text. */
-const pgArray = (values: ReadonlyArray<string>) =>
-  `{${values.map((value) => `"${value.replaceAll("\\", "\\\\").replaceAll("\"", "\\\"")}"`).join(",")}}`

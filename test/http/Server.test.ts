@@ -50,7 +50,7 @@ const withService = (
     yield* Layer.build(layer)
     // The first heartbeat, or the finding that there is none.
     yield* Effect.sleep("50 millis")
-    const { port } = server?.address() as AddressInfo
+    const { port } = server!.address() as AddressInfo
     yield* Effect.promise(() => body((path, init) => fetch(`http://127.0.0.1:${port}${path}`, init)))
   }).pipe(Effect.scoped)
 

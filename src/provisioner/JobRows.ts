@@ -1,0 +1,120 @@
+/** Jobs as rows: what goes to PostgreSQL, and what comes from it. Pure. */
+import { Duration } from "effect"
+import { encode } from "../database/Notifications.ts"
+import { type Job, type JobId, type JobStatus, type LeasedJob, tagKey, type Tags } from "./Job.ts"
+import { type NewJob, type OutputBatch, type Report, retryDelayMillis, topics } from "./JobStore.ts"
+
+export interface JobRow {
+  readonly id: JobId
+  readonly type: string
+  readonly tag_key: string
+  readonly priority: number
+  readonly status: JobStatus
+  readonly input: unknown
+  readonly idempotency_key: string | null
+  readonly not_before: number | null
+  readonly timeout_ms: bigint | null
+  readonly max_attempts: number
+  readonly attempt: number
+  readonly worker: string | null
+  readonly created_at: number
+  readonly started_at: number | null
+  readonly finished_at: number | null
+  readonly result: unknown
+  readonly error: string | null
+}
+
+export interface LeasedRow {
+  readonly id: JobId
+  readonly type: string
+  readonly input: unknown
+  readonly tag_key: string
+  readonly timeout_ms: bigint | null
+  readonly attempt: number
+  readonly max_attempts: number
+  readonly token: bigint
+  readonly priority: number
+}
+
+/** PostgreSQL's payload has to stay below 8,000 bytes; what does not fit wakes everybody. */
+const longestPayload = 7_000
+
+/** `retryDelayMillis` in SQL. */
+export const retryDelaySql = `least(interval '1 second' * power(2, j.attempt - 1), interval '${
+  retryDelayMillis(100) / 1000
+} seconds')`
+
+export const toRow = (job: NewJob) => {
+  const key = tagKey(job.tags)
+  return {
+    id: job.id,
+    type: job.type,
+    tag_key: key,
+    priority: job.priority,
+    input: job.input ?? null,
+    idempotency_key: job.idempotencyKey ?? null,
+    not_before: job.notBefore ?? null,
+    timeout_ms: job.timeout ?? null,
+    max_attempts: job.maxAttempts,
+    payload: encode(topics.posted, key.length > longestPayload / 3 ? "*" : key)
+  }
+}
+
+export const toReportRow = ({ job, outcome, token }: Report, position: number) => ({
+  job,
+  token,
+  status: outcome.status,
+  result: outcome.result ?? null,
+  error: outcome.status === "succeeded" ? null : outcome.error,
+  position
+})
+
+export const toBatchRow = ({ attempt, job, lines, token }: OutputBatch, position: number) => ({
+  job,
+  token,
+  attempt,
+  last_line: lines.at(-1)?.index ?? 0,
+  lines,
+  position
+})
+
+export const fromRow = (row: JobRow): Job => ({
+  id: row.id,
+  type: row.type,
+  tags: parseTags(row.tag_key),
+  priority: row.priority,
+  status: row.status,
+  input: row.input,
+  idempotencyKey: row.idempotency_key ?? undefined,
+  notBefore: row.not_before ?? undefined,
+  timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
+  maxAttempts: row.max_attempts,
+  attempt: row.attempt,
+  worker: row.worker ?? undefined,
+  result: row.result,
+  error: row.error ?? undefined,
+  createdAt: row.created_at,
+  startedAt: row.started_at ?? undefined,
+  finishedAt: row.finished_at ?? undefined
+})
+
+const untagged: Tags = {}
+
+const parseTags = (key: string): Tags => (key === "{}" ? untagged : JSON.parse(key))
+
+export const interval = (duration: Duration.Duration) => `${Duration.toMillis(duration)} milliseconds`
+
+/** An array as PostgreSQL reads it from text. */
+export const pgArray = (values: ReadonlyArray<string>) =>
+  `{${values.map((value) => `"${value.replaceAll("\\", "\\\\").replaceAll("\"", "\\\"")}"`).join(",")}}`
+
+export const fromLeasedRow = (row: LeasedRow): LeasedJob => ({
+  job: row.id,
+  token: Number(row.token),
+  type: row.type,
+  input: row.input,
+  tags: parseTags(row.tag_key),
+  timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
+  attempt: row.attempt,
+  maxAttempts: row.max_attempts
+})
