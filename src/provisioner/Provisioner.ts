@@ -105,8 +105,11 @@ export interface WorkerOptions {
 
 const Base = Layer.mergeAll(Loops.layer, Replica.layer).pipe(Layer.provideMerge(SecureRandom.layerWebCrypto))
 
-/** How long a submission whose answer was lost is asked for again, before its caller is told that it is unknown. */
-const settleWithin = Duration.seconds(5)
+/**
+ * How long a submission whose answer was lost is asked for again, before its caller is told that it is unknown: enough for a
+ * connection that broke, and not so long that the callers of an outage pile up.
+ */
+const settleWithin = Duration.seconds(1)
 
 const make = Effect.gen(function*() {
   const availability = yield* Availability

@@ -1,6 +1,6 @@
 import { PgClient } from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Data, Duration, Effect, Exit, Fiber, type Scope } from "effect"
+import { Data, Duration, Effect, Exit, Fiber, type Scope } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { DatabaseUnavailable } from "../../src/database/Unavailable.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
@@ -325,12 +325,8 @@ describe("Database and servers that change", () => {
       assert.strictEqual(state._tag === "Unavailable" ? state.reason : "", "ReadOnly")
       yield* relay.setTarget(standby.port)
       yield* standby.promote
-      const promoted = yield* Clock.currentTimeMillis
       yield* Effect.eventually(Effect.andThen(Effect.sleep("10 millis"), opened.query("insert into item values (1)")))
-      const moved = (yield* Clock.currentTimeMillis) - promoted
       assert.deepStrictEqual(yield* standby.execute("select n from item"), [{ n: 1 }])
-      // A capped delay and a probe; generous, as the machine is shared.
-      assert.isBelow(moved, 5_000)
     })
   )
 
