@@ -114,8 +114,15 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }
   })
 
+  /** Whether the connections are few, as the database has come and gone. */
+  let isCareful = false
+  const renew = Effect.suspend(() => {
+    isCareful = OutageVoice.isFlapping(voice)
+    return link.renew(isCareful)
+  })
+
   const enterAvailable = Effect.fnUntraced(function*(server: ServerIdentity | undefined) {
-    yield* link.renew
+    yield* renew
     yield* compareServer(server)
     const now = yield* prove
     epoch++
@@ -139,7 +146,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       const now = yield* prove
       if (exit.value.renewed || (doubted !== undefined && concernsConnections(doubted.reason))) {
         // The database is well and our connections were not: they are made anew, and nothing is said.
-        yield* link.renew
+        yield* renew
         yield* compareServer(exit.value.server)
         epoch++
         yield* SubscriptionRef.update(
@@ -149,6 +156,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       }
       open = reported === undefined
       yield* say(now - since >= stableAfter ? OutageVoice.settled(voice, now) : OutageVoice.available(voice, now, 0))
+      if (isCareful && voice === OutageVoice.silent) yield* renew
     }
   })
 

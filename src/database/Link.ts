@@ -30,8 +30,11 @@ export class Link extends Context.Service<Link, {
     what: Work,
     work: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | SqlError, Exclude<R, PgClient>>
-  /** New connections for everything, to the server that the last probe found. */
-  readonly renew: Effect.Effect<void>
+  /**
+   * New connections for everything, to the server that the last probe found. `carefully`: few of them, as the server comes
+   * and goes, and each return would be met with all of them.
+   */
+  readonly renew: (carefully: boolean) => Effect.Effect<void>
   /** Ends all connections at once. Whoever waits on one fails with this cause. */
   readonly sever: (cause: Error) => Effect.Effect<void>
 }>()("lull/database/Link") {}

@@ -136,8 +136,8 @@ const makePostgres = Effect.gen(function*() {
     name: "notifications",
     session,
     policy: Backoff.session,
+    // No wake: a session begins by waiting for the database, and one that comes and goes is not met with a listener each time.
     stableAfter: "10 seconds",
-    wake: availability.awaitAvailable,
     // The database's absence is `Availability`'s to tell, and connections are renewed on purpose.
     quiet: (cause) =>
       cause.reasons.every((reason) =>

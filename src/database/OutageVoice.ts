@@ -38,6 +38,9 @@ export type Voice = Episode | undefined
 
 export const silent: Voice = undefined
 
+/** It has been lost more than once in this episode. */
+export const isFlapping = (voice: Voice): boolean => voice !== undefined && voice.interruptions > 1
+
 const firstProgress = 10_000
 const longestDistance = 3_600_000
 

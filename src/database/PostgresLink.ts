@@ -40,6 +40,9 @@ const defaultProbeDeadline = Duration.seconds(3)
 /** No connection outlives this: whatever a pooler or a name in front of the server changes is followed by then. */
 const connectionLifetime = Duration.minutes(5)
 
+/** Of a pool to a server that comes and goes. */
+const carefulConnections = 2
+
 /** Migrations may rewrite tables, and wait for those of another replica. */
 const migrationDeadline = Duration.minutes(1)
 
@@ -89,12 +92,13 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     return { client, connector, scope }
   })
 
-  const openPool = Effect.fnUntraced(function*(host: Host) {
+  const openPool = Effect.fnUntraced(function*(host: Host, carefully: boolean) {
+    const maxConnections = options.maxConnections ?? 10
     const scope = yield* Scope.make()
     const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(deadline) })
     const client = yield* makePool({
       ...configuration(host, connector, deadline),
-      maxConnections: options.maxConnections ?? 10,
+      maxConnections: carefully ? Math.min(carefulConnections, maxConnections) : maxConnections,
       connectionTTL: connectionLifetime
     }).pipe(Effect.provideService(Reactivity, reactivity), Scope.provide(scope))
     return { client, connector, scope }
@@ -210,13 +214,14 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
       Effect.suspend((): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> =>
         pool === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, pool.client)
       ),
-    renew: Effect.andThen(
-      retirePool,
-      // Fails only for a URL that no probe would have got through with.
-      Effect.orDie(Effect.map(Effect.suspend(() => openPool(target)), (opened) => {
-        pool = opened
-      }))
-    ),
+    renew: (carefully) =>
+      Effect.andThen(
+        retirePool,
+        // Fails only for a URL that no probe would have got through with.
+        Effect.orDie(Effect.map(Effect.suspend(() => openPool(target, carefully)), (opened) => {
+          pool = opened
+        }))
+      ),
     sever: (cause) => Effect.andThen(dropPool(cause), dropHeartbeat(cause))
   })
   return Context.make(Link, link).pipe(Context.add(Listener, Listener.of({ listen })))

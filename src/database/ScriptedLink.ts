@@ -92,7 +92,7 @@ export const layer = (outage: Outage.Outage): Layer.Layer<Link> =>
       return Link.of({
         probe: () => within(apply(probeWork, Effect.undefined), probeWithin),
         run: (what, work) => Effect.provideService(apply(what, work), PgClient, noServer),
-        renew: Effect.void,
+        renew: () => Effect.void,
         sever: () => sever
       })
     })
