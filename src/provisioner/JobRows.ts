@@ -39,6 +39,9 @@ export interface LeasedRow {
 /** PostgreSQL's payload has to stay below 8,000 bytes; what does not fit wakes everybody. */
 const longestPayload = 7_000
 
+/** Whether a report `r` of a job `j` is not its end. */
+export const triesAgain = "(r.status = 'failed' and j.status = 'running' and j.attempt < j.max_attempts)"
+
 /** `retryDelayMillis` in SQL. */
 export const retryDelaySql = `least(interval '1 second' * power(2, j.attempt - 1), interval '${
   retryDelayMillis(100) / 1000

@@ -21,7 +21,8 @@ import {
   retryDelaySql,
   toBatchRow,
   toReportRow,
-  toRow
+  toRow,
+  triesAgain
 } from "./JobRows.ts"
 import {
   IdempotencyConflict,
@@ -265,22 +266,22 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
                   as r (job uuid, token bigint, status text, result json, error text, position int)
               ), stored as (
                 update lull.job j set
-                  status = case when again then 'pending' else r.status end,
+                  status = case when ${sql.literal(triesAgain)} then 'pending' else r.status end,
                   result = r.result,
                   error = r.error,
-                  waiting = again,
-                  not_before = case when again then now() + ${sql.literal(retryDelaySql)} else not_before end,
-                  finished_at = case when again then null else now() end
-                from (
-                  select report.*, report.status = 'failed' and k.status = 'running' and k.attempt < k.max_attempts as again
-                  from report join lull.job k on k.id = report.job
-                ) r
+                  waiting = ${sql.literal(triesAgain)},
+                  not_before = case when ${sql.literal(triesAgain)} then now() + ${sql.literal(retryDelaySql)}
+                    else not_before end,
+                  finished_at = case when ${sql.literal(triesAgain)} then null else now() end
+                from report r
                 where j.id = r.job and j.token = r.token and j.status in ('running', 'canceling')
                 returning r.position
               )
-              select stored.position is not null
-                or (j.token is not distinct from report.token and j.status not in ('running', 'canceling')) as accepted
-              from report left join stored using (position) left join lull.job j on j.id = report.job
+              select stored.position is not null or exists (
+                select from lull.job j
+                where j.id = report.job and j.token = report.token and j.status not in ('running', 'canceling')
+              ) as accepted
+              from report left join stored using (position)
               order by report.position`)
         ),
         (rows) => rows.map((row) => row.accepted)

@@ -1,0 +1,176 @@
+/**
+ * `npm run bench -- jobs`: the speed of Lull beside that of what people use instead, in one run, so that a busy machine is
+ * busy for all of them. Each measurement is a process of its own on a database of its own, on one PostgreSQL with fsync
+ * on; Lull and its peers take turns, and the medians are compared.
+ *
+ *     npm run bench -- jobs [--only throughput|submit|latency|idle] [--jobs 20000] [--runs 3] [--json]
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import { Effect } from "effect"
+import { execFile, execFileSync } from "node:child_process"
+import { existsSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
+import * as PostgresServer from "../../test/support/PostgresServer.ts"
+
+const { positionals: [subject], values: flags } = parseArgs({
+  allowPositionals: true,
+  options: {
+    only: { type: "string" },
+    jobs: { type: "string", default: "20000" },
+    runs: { type: "string", default: "3" },
+    json: { type: "boolean", default: false }
+  }
+})
+
+const path = (file: string) => fileURLToPath(new URL(file, import.meta.url))
+const say = (text: string) => Effect.sync(() => process.stderr.write(`${text}\n`))
+
+type Figures = Readonly<Record<string, number>>
+
+interface Candidate {
+  readonly name: string
+  readonly script: string
+  readonly parameters: ReadonlyArray<string>
+}
+
+interface Comparison {
+  readonly what: string
+  readonly candidates: ReadonlyArray<Candidate>
+  /** What is compared of their figures, and whether more of it is better. */
+  readonly figures: ReadonlyArray<readonly [name: string, unit: string]>
+}
+
+const lull = (what: string, amount: string): Candidate => ({
+  name: "lull",
+  script: "lull.ts",
+  parameters: [what, amount]
+})
+const peer = (name: string, script: string, ...parameters: ReadonlyArray<string>): Candidate => ({
+  name,
+  script: `peers/${script}.mjs`,
+  parameters
+})
+
+const jobs = flags.jobs
+const comparisons: ReadonlyArray<Comparison> = [
+  {
+    what: "throughput",
+    candidates: [
+      lull("throughput", jobs),
+      peer("graphile-worker localQueue", "throughput", "graphile", "localqueue", jobs),
+      peer("graphile-worker default", "throughput", "graphile", "default", jobs),
+      peer("pg-boss batch 100", "throughput", "pgboss", "batch100", jobs),
+      peer("raw claim+update, batch 100", "raw", "claim+update", jobs),
+      peer("raw claim+delete, batch 100", "raw", "claim+delete", jobs)
+    ],
+    figures: [["perSecond", "jobs/s"], ["cpuSeconds", "CPU s"]]
+  },
+  {
+    what: "submit",
+    candidates: [
+      lull("submit", jobs),
+      peer("graphile-worker", "submit", "graphile", "default", jobs),
+      peer("pg-boss", "submit", "pgboss", "batch100", jobs)
+    ],
+    figures: [["perSecond", "jobs/s in calls of 1,000"], ["singlesPerSecond", "jobs/s one by one"]]
+  },
+  {
+    what: "latency",
+    candidates: [lull("latency", "300"), peer("graphile-worker (NOTIFY)", "latency", "graphile", "default", "300")],
+    figures: [["p50", "ms p50"], ["p99", "ms p99"], ["max", "ms max"]]
+  },
+  {
+    what: "idle",
+    candidates: [lull("idle", "20"), peer("graphile-worker", "idle", "graphile", "default", "20")],
+    figures: [["transactionsPerSecond", "transactions/s"], ["cpuPercent", "% CPU"]]
+  }
+]
+
+const chosen = comparisons.filter(({ what }) => flags.only === undefined || flags.only === what)
+if (subject !== "jobs" || chosen.length === 0) {
+  process.stderr.write(`usage: npm run bench -- jobs [--only ${comparisons.map(({ what }) => what).join("|")}]\n`)
+  process.exit(2)
+}
+
+const median = (values: ReadonlyArray<number>) =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
+
+let databases = 0
+
+/** One measurement. Its last line on standard output is its answer. */
+const measure = Effect.fnUntraced(function*(server: PostgresServer.PostgresServer, candidate: Candidate) {
+  const database = `bench_${++databases}`
+  yield* server.execute(`create database ${database}`)
+  const output = yield* Effect.callback<string, Error>((resume) => {
+    const child = execFile(
+      process.execPath,
+      [path(candidate.script), ...candidate.parameters],
+      {
+        env: {
+          PATH: process.env["PATH"],
+          HOME: process.env["HOME"],
+          DATABASE_URL: server.url.replace(/\/postgres$/, `/${database}`)
+        },
+        timeout: 300_000
+      },
+      (error, stdout, stderr) =>
+        resume(error === null ? Effect.succeed(stdout) : Effect.fail(new Error(`${candidate.name}: ${stderr}`)))
+    )
+    return Effect.sync(() => child.kill())
+  })
+  yield* server.execute(`drop database ${database} with (force)`)
+  return JSON.parse(output.trim().split("\n").at(-1) ?? "{}") as Figures
+})
+
+const compare = Effect.fnUntraced(
+  function*(server: PostgresServer.PostgresServer, { candidates, figures, what }: Comparison) {
+    const measured = new Map<string, Array<Figures>>(candidates.map(({ name }) => [name, []]))
+    for (let run = 1; run <= Number(flags.runs); run++) {
+      for (const candidate of candidates) {
+        const found = yield* measure(server, candidate)
+        measured.get(candidate.name)?.push(found)
+        yield* say(`${what} ${run}: ${candidate.name}: ${JSON.stringify(found)}`)
+      }
+    }
+    const medians = candidates.map(({ name }) => ({
+      name,
+      figures: Object.fromEntries(figures.map(([figure]) => [
+        figure,
+        median((measured.get(name) ?? []).map((one) => one[figure] ?? Number.NaN))
+      ]))
+    }))
+    return { what, units: Object.fromEntries(figures), medians }
+  }
+)
+
+const print = (results: ReadonlyArray<Effect.Success<ReturnType<typeof compare>>>) =>
+  results.map(({ medians, units, what }) => {
+    const names = Object.keys(units)
+    const first = medians[0]?.figures
+    const rows = medians.map(({ figures, name }) => [
+      name,
+      ...names.map((figure) => {
+        const value = figures[figure] ?? Number.NaN
+        const ratio = (first?.[figure] ?? Number.NaN) / value
+        return Number.isNaN(value) ?
+          "–" :
+          `${value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(2)}` +
+          (name === "lull" ? "" : ` (lull ÷ this = ${ratio.toFixed(2)})`)
+      })
+    ])
+    const lines = [[what, ...Object.values(units)], ["---", ...names.map(() => "---")], ...rows]
+    return lines.map((cells) => `| ${cells.join(" | ")} |`).join("\n")
+  }).join("\n\n")
+
+const program = Effect.gen(function*() {
+  if (!existsSync(path("peers/node_modules/graphile-worker"))) {
+    yield* say("installing the peers into scripts/bench/peers, which has its own package.json")
+    execFileSync("npm", ["ci", "--no-audit", "--no-fund"], { cwd: path("peers"), stdio: ["ignore", 2, 2] })
+  }
+  const server = yield* PostgresServer.make({ fsync: true, configuration: { shared_buffers: "512MB" } })
+  const results = yield* Effect.forEach(chosen, (comparison) => compare(server, comparison))
+  process.stdout.write(flags.json ? `${JSON.stringify(results, null, 2)}\n` : `${print(results)}\n`)
+})
+
+NodeRuntime.runMain(Effect.scoped(program))
