@@ -4,7 +4,8 @@
  *
  * Rows are taken with `skip locked` wherever several are taken at once, so that no two replicas wait for each other in a
  * circle. Lists go to the server as one JSON parameter: the text of the statement stays the same for any length, and is
- * prepared once.
+ * prepared once. Rows are found by `= any(array(…))` and by scalar subqueries where a join would let the planner read the
+ * whole table for a few hundred rows.
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
 import { Duration, Effect, Layer } from "effect"
@@ -202,8 +203,8 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
           )
           update lull.job j set status = 'running', worker = ${options.worker}, token = token + 1, attempt = attempt + 1,
             started_at = now(), lease_until = now() + ${interval(options.lease)}::interval
-          from candidate c where j.id = c.id
-          returning ${sql.literal(leased.replace(/^id/, "j.id"))}, priority`)
+          where j.id = any(array(select id from candidate))
+          returning ${sql.literal(leased)}, priority`)
       const nextDue = Effect.flatMap(
         PgClient,
         (sql) =>
@@ -277,10 +278,10 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
                 where j.id = r.job and j.token = r.token and j.status in ('running', 'canceling')
                 returning r.position
               )
-              select stored.position is not null or exists (
-                select from lull.job j
-                where j.id = report.job and j.token = report.token and j.status not in ('running', 'canceling')
-              ) as accepted
+              select case when stored.position is not null then true else coalesce((
+                select j.token = report.token and j.status not in ('running', 'canceling')
+                from lull.job j where j.id = report.job
+              ), false) end as accepted
               from report left join stored using (position)
               order by report.position`)
         ),
