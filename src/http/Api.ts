@@ -7,7 +7,7 @@ import * as HttpApiGroup from "effect/http-api/HttpApiGroup"
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as OpenApi from "effect/http-api/OpenApi"
 import { JobStatus } from "../provisioner/Job.ts"
-import { JobDocument, JobList, JobSubmission, JobSubmissions } from "./JobDocuments.ts"
+import { IdempotencyKey, JobDocument, JobList, JobSubmission, JobSubmissions } from "./JobDocuments.ts"
 import { contentType } from "./Problem.ts"
 
 const Problem = Schema.Struct({
@@ -23,6 +23,9 @@ const problem = (status: number, description: string) =>
 
 const common = [
   problem(400, "Something is wrong with the request; `errors` names the fields"),
+  problem(401, "A token is needed, where one is set"),
+  problem(403, "The `Host` or the `Origin` is not the service's own"),
+  problem(500, "A fault of the service, which its log tells of"),
   problem(503, "The database is unavailable; `Retry-After` says when to ask again")
 ] as const
 
@@ -30,9 +33,18 @@ const id = { id: Schema.String }
 
 const jobs = HttpApiGroup.make("jobs").add(
   HttpApiEndpoint.post("submit", "/jobs", {
+    headers: {
+      /** For a single job, instead of `idempotencyKey`. */
+      "idempotency-key": Schema.optionalKey(IdempotencyKey)
+    },
     payload: Schema.Union([JobSubmission, JobSubmissions]),
     success: Schema.Union([JobDocument, Schema.Array(JobDocument)]).pipe(HttpApiSchema.status(201)),
-    error: [...common, problem(409, "The idempotency key belongs to another job")]
+    error: [
+      ...common,
+      problem(409, "The idempotency key belongs to another job"),
+      problem(413, "The body is too large"),
+      problem(415, "The body is not declared as application/json")
+    ]
   }),
   HttpApiEndpoint.get("list", "/jobs", {
     query: {
@@ -75,3 +87,12 @@ const service = HttpApiGroup.make("service").add(
 export const document = OpenApi.fromApi(
   HttpApi.make("lull").add(jobs).add(service).annotate(OpenApi.Title, "Lull").annotate(OpenApi.Version, "1")
 )
+
+const methods = Object.entries(document.paths).map(([path, operations]) => ({
+  pattern: new RegExp(`^${path.replaceAll(/\{\w+\}/g, "[^/]+")}$`),
+  methods: Object.keys(operations).flatMap((method) => method === "get" ? ["GET", "HEAD"] : [method.toUpperCase()])
+}))
+
+/** What can be asked of a path; nothing, where there is none. */
+export const methodsOf = (path: string): ReadonlyArray<string> =>
+  methods.find(({ pattern }) => pattern.test(path))?.methods ?? []

@@ -7,11 +7,38 @@ import type { Submission } from "../provisioner/Provisioner.ts"
 
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
+/** With its offset: a local time is another one on each machine. */
+const timePattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/
+
 const Time = Schema.String.pipe(
   Schema.check(
-    Schema.makeFilter((text: string) => !Number.isNaN(Date.parse(text)) || "must be a time, as 2026-01-31T12:00:00Z")
+    Schema.makeFilter((text: string) =>
+      (timePattern.test(text) && !Number.isNaN(Date.parse(text))) || "must be a time, as 2026-01-31T12:00:00Z"
+    )
   )
 )
+
+/** PostgreSQL's text and JSON know neither NUL nor half a surrogate pair. */
+export const isStorable = (text: string): boolean => !text.includes("\0") && text.isWellFormed()
+
+const notStorable = "must not contain NUL or half a surrogate pair"
+
+type Path = ReadonlyArray<string | number>
+
+/** Where in a JSON value there are texts that cannot be kept, as texts or as names. */
+const unstorable = (
+  value: unknown,
+  path: Path = []
+): ReadonlyArray<{ readonly path: Path; readonly issue: string }> => {
+  if (typeof value === "string") return isStorable(value) ? [] : [{ path, issue: notStorable }]
+  if (Array.isArray(value)) return value.flatMap((item: unknown, index) => unstorable(item, [...path, index]))
+  if (typeof value !== "object" || value === null) return []
+  return Object.entries(value).flatMap(([name, item]: [string, unknown]) =>
+    isStorable(name) ? unstorable(item, [...path, name]) : [{ path, issue: `names ${notStorable}` }]
+  )
+}
+
+export const IdempotencyKey = Schema.NonEmptyString.check(Schema.isMaxLength(limits.idempotencyKeyLength))
 
 const whole = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
 
@@ -21,11 +48,11 @@ export const JobSubmission = Schema.Struct({
   input: CommandInput,
   tags: Schema.optionalKey(Tags),
   priority: Schema.optionalKey(whole(-limits.priority, limits.priority)),
-  idempotencyKey: nullable(Schema.NonEmptyString.check(Schema.isMaxLength(limits.idempotencyKeyLength))),
+  idempotencyKey: nullable(IdempotencyKey),
   notBefore: nullable(Time),
   timeoutSeconds: nullable(Schema.Number.check(Schema.isBetween({ minimum: 0.001, maximum: limits.timeoutSeconds }))),
   maxAttempts: Schema.optionalKey(whole(1, limits.maxAttempts))
-}).annotate({ identifier: "JobSubmission" })
+}).check(Schema.makeFilter((job) => unstorable(job))).annotate({ identifier: "JobSubmission" })
 export type JobSubmission = typeof JobSubmission.Type
 
 /** Many at once: all are stored, or none. */

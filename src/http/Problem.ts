@@ -35,7 +35,7 @@ export const respond = (
     { status, contentType, headers }
   )
 
-export const badFields = (errors: ReadonlyArray<FieldProblem>) =>
+export const badFields = (errors: readonly [FieldProblem, ...ReadonlyArray<FieldProblem>]) =>
   respond(
     400,
     errors.map(({ field, problem }) => field === "" ? problem : `${field}: ${problem}`).join("; "),
@@ -47,14 +47,17 @@ const mostErrors = 20
 
 const format = SchemaIssue.makeFormatterStandardSchemaV1()
 
-export const fieldProblems = (issue: SchemaIssue.Issue): ReadonlyArray<FieldProblem> =>
-  format(issue).issues.slice(0, mostErrors).map(({ message, path }) => ({
+/** What a schema found. `within` names the place of the whole. */
+export const badInput = (issue: SchemaIssue.Issue, within = "") => {
+  const [first, ...others] = format(issue).issues.slice(0, mostErrors).map(({ message, path }) => ({
     field: (path ?? []).reduce<string>((text, part) => {
       const key = typeof part === "object" ? part.key : part
       return typeof key === "number" ? `${text}[${key}]` : text === "" ? String(key) : `${text}.${String(key)}`
-    }, ""),
+    }, within),
     problem: message
   }))
+  return badFields([first ?? { field: within, problem: "is not valid" }, ...others])
+}
 
 /** At once, with the time after which it is worth asking again: whole seconds, as HTTP has it. */
 export const unavailable = (error: DatabaseUnavailable, detail?: string) => {

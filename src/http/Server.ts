@@ -20,18 +20,19 @@ import {
 } from "effect"
 import { MaxBodySize } from "effect/http/HttpIncomingMessage"
 import * as HttpRouter from "effect/http/HttpRouter"
+import { HttpServerError } from "effect/http/HttpServerError"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Response from "effect/http/HttpServerResponse"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { Availability } from "../database/Availability.ts"
 import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
-import { isTerminal, JobId, JobStatus, Tags } from "../provisioner/Job.ts"
+import { isTerminal, JobId, JobStatus, limits, Tags } from "../provisioner/Job.ts"
 import { JobStore, type OutputPosition, type StoredLine } from "../provisioner/JobStore.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
 import * as Api from "./Api.ts"
 import * as Guard from "./Guard.ts"
-import { fromJob, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
+import { fromJob, IdempotencyKey, isStorable, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
 import * as Problem from "./Problem.ts"
 
 type Answer = Response.HttpServerResponse
@@ -45,28 +46,46 @@ const linesAtOnce = 1_000
 /** Between two looks at a job that is followed. */
 const followEvery = Duration.millis(500)
 
-export const layer = (options: Guard.Options) =>
-  Layer.mergeAll(Routes, Gauges, guarded(options), PrometheusMetrics.layerHttp({ path: "/metrics" }))
+export const layer = (options: Guard.Options) => Layer.mergeAll(Routes, guarded(options))
 
-/** Before every handler: who may not ask is refused. */
+/** Before every handler: who may not ask is refused. After it: what is not there is said. */
 const guarded = (options: Guard.Options) =>
   HttpRouter.middleware(
     (handler) =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
-        const path = request.url.split("?")[0] ?? ""
-        const refusal = Guard.refuse({ method: request.method, path, headers: request.headers }, options)
-        // A body without a declared length is counted while it is read.
-        if (refusal === undefined) return Effect.provideService(handler, MaxBodySize, ByteSize.bytes(Guard.largestBody))
-        const headers = refusal.status === 401 ? { "www-authenticate": "Bearer" } : undefined
-        return Effect.succeed(Problem.respond(refusal.status, refusal.detail, {}, headers))
+        const { headers, method } = request
+        const path = pathOf(request)
+        const refusal = Guard.refuse({ method, path, headers }, options)
+        if (refusal !== undefined) {
+          const challenge = refusal.status === 401 ? { "www-authenticate": "Bearer" } : undefined
+          return Effect.succeed(Problem.respond(refusal.status, refusal.detail, {}, challenge))
+        }
+        return handler.pipe(
+          Effect.catchIf(isRouteNotFound, () => Effect.succeed(notHere(method, path))),
+          // A body without a declared length is counted while it is read.
+          Effect.provideService(MaxBodySize, ByteSize.bytes(Guard.largestBody))
+        )
       }),
     { global: true }
   )
+
+const pathOf = (request: HttpServerRequest.HttpServerRequest) => request.url.split("?")[0] ?? ""
+
+const isRouteNotFound = (error: unknown) => error instanceof HttpServerError && error.reason._tag === "RouteNotFound"
+
+/** The path is known and the method is not, or neither. (Both, for what cannot be decoded as a path.) */
+const notHere = (method: string, path: string) => {
+  const allowed = Api.methodsOf(path)
+  return allowed.length === 0 || allowed.includes(method)
+    ? Problem.respond(404, "there is nothing here; see /openapi.json")
+    : Problem.respond(405, `${method} is not possible here`, {}, { allow: allowed.join(", ") })
+}
 
 const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const availability = yield* Availability
   const provisioner = yield* Provisioner
   const store = yield* JobStore
+  const worker = yield* AcquireLoop
 
   const submit = Effect.gen(function*() {
     const body = yield* readJson
@@ -77,13 +96,20 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
         ? Schema.decodeUnknownEffect(JobSubmissions)(body.success, strictly)
         : Effect.map(Schema.decodeUnknownEffect(JobSubmission)(body.success, strictly), (one) => [one])
     )
-    if (Result.isFailure(decoded)) return Problem.badFields(Problem.fieldProblems(decoded.failure.issue))
-    const request = yield* HttpServerRequest.HttpServerRequest
-    const key = request.headers["idempotency-key"]
+    if (Result.isFailure(decoded)) return Problem.badInput(decoded.failure.issue)
     const submissions = decoded.success.map(toSubmission)
+    const key = yield* idempotencyKeyHeader
+    if (Result.isFailure(key)) return key.failure
     const [first] = submissions
-    if (key !== undefined && first !== undefined && !isMany) {
-      submissions[0] = { ...first, idempotencyKey: first.idempotencyKey ?? key }
+    if (key.success !== undefined && first !== undefined) {
+      // Which one was meant is not guessed: a submission under the wrong key may be a second job.
+      const conflict = isMany
+        ? "is for a single job; give each of several an idempotencyKey of its own"
+        : first.idempotencyKey !== undefined && first.idempotencyKey !== key.success
+        ? "differs from idempotencyKey in the body"
+        : undefined
+      if (conflict !== undefined) return Problem.badFields([{ field: idempotencyKeyName, problem: conflict }])
+      submissions[0] = { ...first, idempotencyKey: key.success }
     }
     return yield* provisioner.submitAll(submissions).pipe(
       Effect.map((jobs) => {
@@ -112,6 +138,10 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
     if (status !== null && !Schema.is(JobStatus)(status)) {
       errors.push({ field: "status", problem: `must be one of ${JobStatus.literals.join(", ")}` })
     }
+    const type = query.get("type")
+    if (type !== null && (type.length > limits.typeLength || !isStorable(type))) {
+      errors.push({ field: "type", problem: `must be a name of at most ${limits.typeLength} characters` })
+    }
     const limit = Number(query.get("limit") ?? defaultPage)
     if (!Number.isInteger(limit) || limit < 1 || limit > largestPage) {
       errors.push({ field: "limit", problem: `must be a whole number from 1 to ${largestPage}` })
@@ -120,17 +150,20 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
     if (cursor !== null && !Schema.is(JobId)(cursor)) {
       errors.push({ field: "cursor", problem: "must be the cursor of a page before" })
     }
-    const tags = Object.fromEntries(
-      query.getAll("tag").map((tag) => {
-        const at = tag.indexOf("=")
-        if (at < 1) errors.push({ field: "tag", problem: `${JSON.stringify(tag)} must be key=value` })
-        return [tag.slice(0, at), tag.slice(at + 1)]
-      })
-    )
-    if (errors.length > 0 || !Schema.is(Tags)(tags)) return Problem.badFields(errors)
+    const pairs = query.getAll("tag").map((tag) => {
+      const at = tag.indexOf("=")
+      if (at < 1 || !isStorable(tag)) errors.push({ field: "tag", problem: `${JSON.stringify(tag)} must be key=value` })
+      return [tag.slice(0, at), tag.slice(at + 1)] as const
+    })
+    const tags = Object.fromEntries(pairs)
+    if (Object.keys(tags).length < pairs.length) errors.push({ field: "tag", problem: "a key may be given once" })
+    const [firstError, ...otherErrors] = errors
+    if (firstError !== undefined) return Problem.badFields([firstError, ...otherErrors])
+    const decodedTags = Schema.decodeUnknownResult(Tags)(tags)
+    if (Result.isFailure(decodedTags)) return Problem.badInput(decodedTags.failure.issue, "tag")
     const jobs = yield* store.list({
       status: Schema.is(JobStatus)(status) ? status : undefined,
-      type: query.get("type") ?? undefined,
+      type: type ?? undefined,
       tags: Object.keys(tags).length > 0 ? tags : undefined,
       before: Schema.is(JobId)(cursor) ? cursor : undefined,
       limit
@@ -146,7 +179,8 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const cancel = withId((id) =>
     store.cancel(id).pipe(
       Effect.map((job) => Response.jsonUnsafe(fromJob(job))),
-      Effect.catchTag("JobEnded", (error) => Effect.succeed(Problem.respond(409, error.message, { status: 409 })))
+      Effect.catchTag("JobEnded", (error) =>
+        Effect.succeed(Problem.respond(409, error.message, { jobStatus: error.status })))
     )
   )
 
@@ -188,7 +222,14 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
             error instanceof DatabaseUnavailable && follows
               ? Effect.as(Effect.andThen(availability.awaitAvailable, Effect.sleep("100 millis")), true)
               : Effect.succeed(false)
-        })
+        }),
+        // The answer has begun, so all that is left for its reader is that it breaks off.
+        Effect.tapCause((cause) =>
+          Cause.findErrorOption(cause).pipe(Option.getOrUndefined) instanceof DatabaseUnavailable ||
+            Cause.hasInterruptsOnly(cause)
+            ? Effect.void
+            : Effect.logError("a log could not be read to its end", cause)
+        )
       ))
 
   const health = Effect.succeed(Response.text("ok\n"))
@@ -210,6 +251,17 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
     }
   })
 
+  const metrics = Effect.gen(function*() {
+    const state = SubscriptionRef.getUnsafe(availability.state)
+    const now = yield* Clock.currentTimeMillis
+    yield* Metric.update(available, state._tag === "Available" ? 1 : 0)
+    yield* Metric.update(unavailableSince, state._tag === "Unavailable" ? (now - state.since) / 1000 : 0)
+    yield* Metric.update(running, worker.running().length)
+    yield* Metric.update(unanswered, worker.unanswered().length)
+    yield* Metric.update(slots, worker.slots)
+    return Response.text(yield* PrometheusMetrics.format(), { contentType: "text/plain; version=0.0.4; charset=utf-8" })
+  })
+
   yield* router.add("POST", "/api/v1/jobs", answered(submit))
   yield* router.add("GET", "/api/v1/jobs", answered(list))
   yield* router.add("GET", "/api/v1/jobs/:id", answered(show))
@@ -217,28 +269,9 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   yield* router.add("POST", "/api/v1/jobs/:id/cancel", answered(cancel))
   yield* router.add("GET", "/healthz", health)
   yield* router.add("GET", "/readyz", ready)
+  yield* router.add("GET", "/metrics", metrics)
   yield* router.add("GET", "/openapi.json", Response.jsonUnsafe(Api.document))
-  // Whatever else there is: the path is known and the method is not, or neither.
-  for (const [path, allowed] of allowedMethods) {
-    for (const method of ["GET", "POST", "PUT", "PATCH", "DELETE"] as const) {
-      if (allowed.includes(method)) continue
-      yield* router.add(
-        method,
-        path,
-        Problem.respond(405, `${method} is not possible here`, {}, { allow: allowed.join(", ") })
-      )
-    }
-  }
-  yield* router.add("*", "/*", Problem.respond(404, "there is nothing here; see /openapi.json"))
 }))
-
-const allowedMethods: ReadonlyArray<
-  readonly [path: "/api/v1/jobs" | "/api/v1/jobs/:id" | "/api/v1/jobs/:id/cancel", ReadonlyArray<string>]
-> = [
-  ["/api/v1/jobs", ["GET", "POST"]],
-  ["/api/v1/jobs/:id", ["GET"]],
-  ["/api/v1/jobs/:id/cancel", ["POST"]]
-]
 
 /** Unknown fields are refused, and all that is wrong is named. */
 const strictly = { errors: "all", onExcessProperty: "error" } as const
@@ -279,6 +312,17 @@ const readJson = Effect.gen(function*() {
   )
 })
 
+const idempotencyKeyName = "Idempotency-Key"
+
+const idempotencyKeyHeader = Effect.map(HttpServerRequest.HttpServerRequest, ({ headers }) => {
+  const given = headers["idempotency-key"]
+  if (given === undefined) return Result.succeed(undefined)
+  return Result.mapError(
+    Schema.decodeUnknownResult(IdempotencyKey)(given),
+    ({ issue }) => Problem.badInput(issue, idempotencyKeyName)
+  )
+})
+
 const searchParameters = Effect.map(
   HttpServerRequest.HttpServerRequest,
   (request) => new URLSearchParams(request.url.split("?")[1] ?? "")
@@ -310,21 +354,3 @@ const unavailableSince = Metric.gauge("lull_database_unavailable_seconds", {
 const running = Metric.gauge("lull_worker_running", { description: "Jobs that run in this process" })
 const unanswered = Metric.gauge("lull_worker_unanswered", { description: "Jobs whose end is not stored yet" })
 const slots = Metric.gauge("lull_worker_slots", { description: "Jobs that may run in this process at a time" })
-
-/** Between two looks at what the gauges show. */
-const gaugesEvery = Duration.seconds(5)
-
-const Gauges = Layer.effectDiscard(Effect.gen(function*() {
-  const availability = yield* Availability
-  const worker = yield* AcquireLoop
-  yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
-    const state = SubscriptionRef.getUnsafe(availability.state)
-    const now = yield* Clock.currentTimeMillis
-    yield* Metric.update(available, state._tag === "Available" ? 1 : 0)
-    yield* Metric.update(unavailableSince, state._tag === "Unavailable" ? (now - state.since) / 1000 : 0)
-    yield* Metric.update(running, worker.running().length)
-    yield* Metric.update(unanswered, worker.unanswered().length)
-    yield* Metric.update(slots, worker.slots)
-    yield* Effect.sleep(gaugesEvery)
-  })))
-}))

@@ -207,9 +207,40 @@ describe("the API", () => {
         assert.strictEqual(response.status, 404, path)
         await problem(response)
       }
-      const response = await ask("/api/v1/jobs", { method: "DELETE" })
-      assert.strictEqual(response.status, 405)
-      assert.strictEqual(response.headers.get("allow"), "GET, POST")
+      for (const [path, allowed] of [["/api/v1/jobs", "POST, GET, HEAD"], ["/api/v1/jobs/x/cancel", "POST"]] as const) {
+        const response = await ask(path, { method: "DELETE" })
+        assert.strictEqual(response.status, 405)
+        assert.strictEqual(response.headers.get("allow"), allowed)
+        await problem(response)
+      }
+      assert.strictEqual((await ask("/healthz", { method: "HEAD" })).status, 200)
+    }))
+
+  it.live("refuses what the database cannot keep, and keys of which it is not sure", () =>
+    withService(async (ask) => {
+      const submit = (body: unknown, headers: Record<string, string> = {}) =>
+        ask("/api/v1/jobs", {
+          method: "POST",
+          headers: { "content-type": "application/json", ...headers },
+          body: JSON.stringify(body)
+        })
+      const job = { input: { command: ["true"] } }
+      for (
+        const [field, response] of [
+          ["input.command[1]", await submit({ input: { command: ["echo", "a\0b"] } })],
+          ["tags", await submit({ ...job, tags: { "a\0": "b" } })],
+          ["input.stdin", await submit({ input: { command: ["cat"], stdin: "\ud800" } })],
+          ["notBefore", await submit({ ...job, notBefore: "2026-01-31 12:00" })],
+          ["Idempotency-Key", await submit([job, job], { "idempotency-key": "a" })],
+          ["Idempotency-Key", await submit({ ...job, idempotencyKey: "b" }, { "idempotency-key": "a" })],
+          ["Idempotency-Key", await submit(job, { "idempotency-key": "a".repeat(1_000) })],
+          ["type", await ask("/api/v1/jobs?type=a%00b")],
+          ["tag", await ask("/api/v1/jobs?tag=a%3Db&tag=a%3Dc")]
+        ] as const
+      ) {
+        assert.strictEqual(response.status, 400, field)
+        assert.deepStrictEqual((await problem(response)).errors?.map((error) => error.field), [field])
+      }
     }))
 
   it.live("names wrong parameters", () =>
