@@ -15,7 +15,7 @@ const [what = "", amount] = process.argv.slice(2)
 const url = Redacted.make(process.env["DATABASE_URL"] ?? "")
 
 /** Jobs at a time: trivial jobs in the same process cost nothing while their results wait to be stored. */
-const slots = Number(process.env["BENCH_SLOTS"] ?? 500)
+const slots = Number(process.env["BENCH_SLOTS"] ?? 2_000)
 
 /** Jobs in one submission, as for the peers. */
 const chunk = 1_000

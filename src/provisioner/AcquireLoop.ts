@@ -31,7 +31,8 @@ import {
   Random,
   Result,
   Schema,
-  Scope
+  Scope,
+  Tracer
 } from "effect"
 import { Availability } from "../database/Availability.ts"
 import { Notifications } from "../database/Notifications.ts"
@@ -42,7 +43,7 @@ import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
 import { ExecutionFailed, Executor } from "./Executor.ts"
 import { covers, type JobId, type JobOutcome, type LeasedJob, Tags } from "./Job.ts"
-import { JobStore, topics } from "./JobStore.ts"
+import { JobStore, type StoreError, topics } from "./JobStore.ts"
 import type * as OutputBuffer from "./OutputBuffer.ts"
 import * as Reporter from "./Reporter.ts"
 
@@ -66,6 +67,9 @@ export interface Options {
 
 /** Results that wait for the database; at this many the worker takes no new jobs. */
 const mostUnanswered = 10_000
+
+/** Jobs in one acquire: with more slots than that, the next are taken while these are started. */
+const jobsAtOnce = 1_000
 
 /** Leases in one heartbeat statement. */
 const leasesAtOnce = 1_000
@@ -91,7 +95,7 @@ class TimeLimitReached extends Data.TaggedError("TimeLimitReached")<{ readonly l
 
 interface Held {
   readonly job: LeasedJob
-  fiber: Fiber.Fiber<void> | undefined
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
   /** Why it is being stopped. */
   stop: "canceled" | "lost" | "shutdown" | undefined
   running: boolean
@@ -104,7 +108,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const notifications = yield* Notifications
   const replica = yield* Replica
   const store = yield* JobStore
-  // Jobs outlive the beginning of a shutdown: their fibers are in a scope that is closed at its end.
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  // Spans are made where somebody looks at them.
+  const isTraced = (yield* Effect.tracer) !== Context.get(Context.empty(), Tracer.Tracer)
+  // An acquire outlives the beginning of a shutdown: its fiber is in a scope that is closed at the end of it.
   const runScope = yield* Scope.make()
 
   const slots = options.slots ?? 4
@@ -136,40 +143,54 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   // --- running
 
-  const run = Effect.fnUntraced(function*(entry: Held) {
-    const { job } = entry
-    const limited = job.timeout === undefined
-      ? executor.run(job, reporter.output(job))
-      : Effect.timeoutOrElse(executor.run(job, reporter.output(job)), {
-        duration: Duration.millis(job.timeout),
-        orElse: () => Effect.fail(new TimeLimitReached({ limit: Duration.millis(job.timeout ?? 0) }))
+  const attempt = ({ job }: Held) => {
+    const run = Effect.suspend(() => executor.run(job, reporter.output(job)))
+    const limited = job.timeout === undefined ? run : Effect.timeoutOrElse(run, {
+      duration: Duration.millis(job.timeout),
+      orElse: () => Effect.fail(new TimeLimitReached({ limit: Duration.millis(job.timeout ?? 0) }))
+    })
+    return isTraced
+      ? Effect.withSpan(limited, "Executor.run", {
+        root: true,
+        attributes: { job: job.job, type: job.type, attempt: job.attempt }
       })
-    const exit = yield* Effect.exit(Effect.interruptible(limited))
+      : limited
+  }
+
+  const ended = (entry: Held, exit: Exit.Exit<unknown, ExecutionFailed | TimeLimitReached>) => {
+    const { job } = entry
     entry.running = false
     if (entry.stop === "lost") {
       held.delete(job.job)
       reporter.forget(job.job)
     } else {
       if (Exit.isFailure(exit) && exit.cause.reasons.some(Cause.isDieReason)) {
-        yield* Effect.logError(`the executor died of job ${job.job}`, exit.cause)
+        runFork(Effect.logError(`the executor died of job ${job.job}`, exit.cause))
       }
-      yield* reporter.report(job, outcomeOf(exit, entry))
+      reporter.report(job, outcomeOf(exit, entry))
     }
     // Only now: a shutdown that waits for the last job then also waits for its report.
     running--
     if (running === 0) noneRunning.openUnsafe()
     slotFree.openUnsafe()
-  })
+  }
 
-  const start = (job: LeasedJob) =>
-    Effect.suspend(() => {
-      const entry: Held = { job, fiber: undefined, stop: undefined, running: true }
-      held.set(job.job, entry)
-      running++
-      noneRunning.closeUnsafe()
-      return Effect.map(Effect.forkIn(Effect.uninterruptible(run(entry)), runScope), (fiber) => {
-        entry.fiber = fiber
-      })
+  /** From now on it takes a slot, and its lease is kept. */
+  const enlist = (job: LeasedJob): Held => {
+    const entry: Held = { job, fiber: undefined, stop: undefined, running: true }
+    held.set(job.job, entry)
+    running++
+    noneRunning.closeUnsafe()
+    return entry
+  }
+
+  // Whoever ends at once, as most jobs of an application in the same process do, costs one fiber and no turn of the
+  // scheduler. Jobs outlive the beginning of a shutdown, so they belong to no scope.
+  const start = (entry: Held) =>
+    Effect.map(Effect.forkDetach(attempt(entry), { startImmediately: true }), (fiber) => {
+      entry.fiber = fiber
+      if (entry.stop !== undefined) fiber.interruptUnsafe()
+      fiber.addObserver((exit) => ended(entry, exit))
     })
 
   const stop = (entry: Held, why: Exclude<Held["stop"], undefined>) => {
@@ -177,13 +198,28 @@ const make = Effect.fnUntraced(function*(options: Options) {
     entry.stop = why
     entry.fiber?.interruptUnsafe()
   }
+
   // --- taking
 
   /** What was asked for may have been given although no answer came. */
   let unsure = false
 
-  const acquire = Effect.gen(function*() {
-    const limit = Math.min(slots - running, mostUnanswered - held.size)
+  /** Jobs that may be taken now. */
+  const room = () => Math.min(slots - running, mostUnanswered - held.size, jobsAtOnce)
+
+  /** Whether more jobs are wanted: as long as the session lives. */
+  let isTaking = false
+
+  interface Acquired {
+    /** There may be more: the limit was reached. */
+    readonly perhapsMore: boolean
+    readonly nextDue: Duration.Duration | undefined
+    /** The acquire that was sent before these jobs were started. */
+    readonly next: Fiber.Fiber<Acquired, StoreError> | undefined
+  }
+
+  const acquire: Effect.Effect<Acquired, StoreError> = Effect.gen(function*() {
+    const limit = room()
     // Closed before the query: a posting that comes during it opens the latch again, and is looked for afterwards.
     posted.closeUnsafe()
     const { jobs, nextDue } = yield* store.acquire({
@@ -198,31 +234,46 @@ const make = Effect.fnUntraced(function*(options: Options) {
       })
     ))
     unsure = false
-    yield* Effect.forEach(jobs, start, { discard: true })
-    return { perhapsMore: jobs.length >= limit, nextDue }
+    const entries = jobs.map(enlist)
+    const perhapsMore = jobs.length >= limit
+    // The database looks for the next jobs while these are started.
+    const next = perhapsMore && isTaking && room() > 0 ? yield* send : undefined
+    yield* Effect.forEach(entries, start, { discard: true })
+    return { perhapsMore, nextDue, next }
   })
 
-  let inFlight: Fiber.Fiber<unknown, unknown> | undefined
+  let inFlight: Fiber.Fiber<Acquired, StoreError> | undefined
 
   /** An acquire that has begun is never given up: what it brings has to be run. */
-  const acquireInFlight = Effect.gen(function*() {
-    const fiber = yield* Effect.forkIn(acquire, runScope)
-    inFlight = fiber
-    return yield* Fiber.join(fiber)
-  })
+  const send = Effect.suspend(() =>
+    Effect.tap(Effect.forkIn(acquire, runScope, { startImmediately: true }), (fiber) =>
+      Effect.sync(() => {
+        inFlight = fiber
+      }))
+  )
 
-  const takeJobs = Effect.forever(Effect.gen(function*() {
-    while (running >= slots || held.size >= mostUnanswered) {
-      slotFree.closeUnsafe()
-      yield* slotFree.await
+  const takeJobs = Effect.gen(function*() {
+    isTaking = true
+    let sent: Fiber.Fiber<Acquired, StoreError> | undefined
+    while (true) {
+      if (sent === undefined) {
+        while (room() <= 0) {
+          slotFree.closeUnsafe()
+          yield* slotFree.await
+        }
+        if (!availability.isOpen()) yield* waitForDatabase
+        sent = yield* send
+      }
+      const { next, nextDue, perhapsMore }: Acquired = yield* Fiber.join(sent)
+      sent = next
+      if (perhapsMore) continue
+      const jitter = 0.8 + 0.4 * (yield* Random.next)
+      const poll = Duration.times(pollEvery, jitter)
+      yield* Effect.raceFirst(posted.await, Effect.sleep(nextDue === undefined ? poll : Duration.min(poll, nextDue)))
     }
-    if (!availability.isOpen()) yield* waitForDatabase
-    const { nextDue, perhapsMore } = yield* acquireInFlight
-    if (perhapsMore) return
-    const jitter = 0.8 + 0.4 * (yield* Random.next)
-    const poll = Duration.times(pollEvery, jitter)
-    yield* Effect.raceFirst(posted.await, Effect.sleep(nextDue === undefined ? poll : Duration.min(poll, nextDue)))
-  }))
+  }).pipe(Effect.ensuring(Effect.sync(() => {
+    isTaking = false
+  })))
 
   const waitForDatabase = availability.awaitAvailable.pipe(
     Effect.andThen(Random.next),

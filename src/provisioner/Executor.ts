@@ -51,12 +51,11 @@ export class Executor extends Context.Service<Executor, {
   /** Runs jobs in this process, by a handler for each type. */
   static readonly layerHandlers = (handlers: Readonly<Record<string, Run>>): Layer.Layer<Executor> =>
     Layer.succeed(Executor, {
-      run: Effect.fn("Executor.run")(function*(job, output) {
+      run: (job, output) => {
         // A type is foreign input: "constructor" is no handler.
         const handler = Object.hasOwn(handlers, job.type) ? handlers[job.type] : undefined
-        if (handler === undefined) return yield* unknownType(job)
-        return yield* handler(job, output)
-      })
+        return handler === undefined ? Effect.fail(unknownType(job)) : handler(job, output)
+      }
     })
 }
 
@@ -67,7 +66,7 @@ const unknownType = (job: LeasedJob) =>
   new ExecutionFailed({ error: `no executor here runs jobs of the type ${JSON.stringify(job.type)}`, result: null })
 
 const commandRun = (runCommand: Effect.Success<ReturnType<typeof ChildProcess.make>>): Run =>
-  Effect.fn("Executor.run")(function*(job, output) {
+  Effect.fnUntraced(function*(job, output) {
     if (job.type !== commandType) return yield* unknownType(job)
     const input = yield* decodeInput(job.input)
     const { exitCode, signal } = yield* runCommand(job, input, output).pipe(

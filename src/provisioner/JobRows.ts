@@ -2,7 +2,7 @@
 import { Duration } from "effect"
 import { encode } from "../database/Notifications.ts"
 import { type Job, type JobId, type JobStatus, type LeasedJob, tagKey, type Tags } from "./Job.ts"
-import { type NewJob, type OutputBatch, type Report, retryDelayMillis, topics } from "./JobStore.ts"
+import { type NewJob, type OutputBatch, retryDelayMillis, topics } from "./JobStore.ts"
 
 export interface JobRow {
   readonly id: JobId
@@ -63,15 +63,6 @@ export const toRow = (job: NewJob) => {
   }
 }
 
-export const toReportRow = ({ job, outcome, token }: Report, position: number) => ({
-  job,
-  token,
-  status: outcome.status,
-  result: outcome.result ?? null,
-  error: outcome.status === "succeeded" ? null : outcome.error,
-  position
-})
-
 export const toBatchRow = ({ attempt, job, lines, token }: OutputBatch, position: number) => ({
   job,
   token,
@@ -108,8 +99,9 @@ const parseTags = (key: string): Tags => (key === "{}" ? untagged : JSON.parse(k
 export const interval = (duration: Duration.Duration) => `${Duration.toMillis(duration)} milliseconds`
 
 /** An array as PostgreSQL reads it from text. */
-export const pgArray = (values: ReadonlyArray<string>) =>
-  `{${values.map((value) => `"${value.replaceAll("\\", "\\\\").replaceAll("\"", "\\\"")}"`).join(",")}}`
+export const pgArray = (values: ReadonlyArray<string | null>) => `{${values.map(pgElement).join()}}`
+
+const pgElement = (value: string | null) => value === null ? "NULL" : `"${value.replaceAll(/["\\]/g, "\\$&")}"`
 
 export const fromLeasedRow = (row: LeasedRow): LeasedJob => ({
   job: row.id,

@@ -11,7 +11,7 @@ import { PgClient } from "@effect/sql-pg/PgClient"
 import { Duration, Effect, Layer } from "effect"
 import { Database } from "../database/Database.ts"
 import { channel, encode } from "../database/Notifications.ts"
-import { type Job, type JobId, type JobStatus, type OutputLine, pendingJob, tagKey } from "./Job.ts"
+import { type Job, type JobId, type JobStatus, type Lease, type OutputLine, pendingJob, tagKey } from "./Job.ts"
 import {
   fromLeasedRow,
   fromRow,
@@ -21,7 +21,6 @@ import {
   pgArray,
   retryDelaySql,
   toBatchRow,
-  toReportRow,
   toRow,
   triesAgain
 } from "./JobRows.ts"
@@ -32,8 +31,30 @@ import {
   JobNotFound,
   JobStore,
   type LeaseStatus,
+  type Report,
   topics
 } from "./JobStore.ts"
+
+/**
+ * Whether the lease of a list's row is the job's. As a `case` it is opaque to the planner, which takes jobs that run for
+ * rarer than they are, and would look through all of them for each row of the list.
+ */
+const isHeldBy = (list: string) =>
+  `case when j.token = ${list}.token then j.status in ('running', 'canceling') else false end`
+
+/** Leases as `l (job, token, position)`, from 1. The subqueries hide the length, so that the plan is the same for any. */
+const leaseList = (sql: PgClient, leases: ReadonlyArray<Lease>) =>
+  sql`unnest((select ${`{${leases.map(({ job }) => job).join()}}`}::uuid[]),
+    (select ${`{${leases.map(({ token }) => token).join()}}`}::bigint[])) with ordinality as l (job, token, position)`
+
+/** Reports as `r (job, token, status, result, error, position)`, from 1. */
+const reportList = (sql: PgClient, reports: ReadonlyArray<Report>) =>
+  sql`unnest((select ${`{${reports.map(({ job }) => job).join()}}`}::uuid[]),
+    (select ${`{${reports.map(({ token }) => token).join()}}`}::bigint[]),
+    (select ${`{${reports.map(({ outcome }) => outcome.status).join()}}`}::text[]),
+    (select ${pgArray(reports.map(({ outcome }) => JSON.stringify(outcome.result ?? null)))}::text[]),
+    (select ${pgArray(reports.map(({ outcome }) => outcome.status === "succeeded" ? null : outcome.error))}::text[])
+  ) with ordinality as r (job, token, status, result, error, position)`
 
 /** Batches of output that one reading looks into: some megabytes at most. */
 const batchesAtOnce = 64
@@ -239,53 +260,48 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
           Effect.flatMap(PgClient, (sql) =>
             // A row that somebody else is changing is not waited for; what counts is read beside the update.
             sql<{ readonly verdict: LeaseStatus }>`with mine as materialized (
-                select * from rows from (
-                  json_to_recordset(${JSON.stringify(leases)}::json) as (job uuid, token bigint)
-                ) with ordinality as l (job, token, position)
+                select * from ${leaseList(sql, leases)}
               ), free as (
                 select j.id from lull.job j join mine on mine.job = j.id
-                where j.token = mine.token and j.status in ('running', 'canceling')
+                where ${sql.literal(isHeldBy("mine"))}
                 for update of j skip locked
               ), beaten as (
                 update lull.job j set lease_until = now() + ${interval(lease)}::interval
-                from free where j.id = free.id
+                where j.id = any(array(select id from free))
               )
-              select case when j.token is distinct from mine.token or j.status not in ('running', 'canceling') then 'lost'
-                when j.status = 'canceling' then 'canceling' else 'held' end as verdict
+              select case when ${sql.literal(isHeldBy("mine"))} then
+                case when j.status = 'canceling' then 'canceling' else 'held' end else 'lost' end as verdict
               from mine left join lull.job j on j.id = mine.job order by mine.position`)
         ),
         (rows) => rows.map((row) => row.verdict)
       )
 
     const finish: JobStore["Service"]["finish"] = (reports) =>
-      Effect.map(
-        database.write(
-          "JobStore.finish",
-          Effect.flatMap(PgClient, (sql) =>
-            sql<{ readonly accepted: boolean }>`with report as materialized (
-                select * from json_to_recordset(${JSON.stringify(reports.map(toReportRow))}::json)
-                  as r (job uuid, token bigint, status text, result json, error text, position int)
-              ), stored as (
-                update lull.job j set
-                  status = case when ${sql.literal(triesAgain)} then 'pending' else r.status end,
-                  result = r.result,
-                  error = r.error,
-                  waiting = ${sql.literal(triesAgain)},
-                  not_before = case when ${sql.literal(triesAgain)} then now() + ${sql.literal(retryDelaySql)}
-                    else not_before end,
-                  finished_at = case when ${sql.literal(triesAgain)} then null else now() end
-                from report r
-                where j.id = r.job and j.token = r.token and j.status in ('running', 'canceling')
-                returning r.position
-              )
-              select case when stored.position is not null then true else coalesce((
-                select j.token = report.token and j.status not in ('running', 'canceling')
-                from lull.job j where j.id = report.job
-              ), false) end as accepted
-              from report left join stored using (position)
-              order by report.position`)
-        ),
-        (rows) => rows.map((row) => row.accepted)
+      database.write(
+        "JobStore.finish",
+        Effect.gen(function*() {
+          const sql = yield* PgClient
+          const stored = yield* sql<{ readonly position: number }>`update lull.job j set
+              status = case when ${sql.literal(triesAgain)} then 'pending' else r.status end,
+              result = r.result::json,
+              error = r.error,
+              waiting = ${sql.literal(triesAgain)},
+              not_before = case when ${sql.literal(triesAgain)} then now() + ${sql.literal(retryDelaySql)}
+                else not_before end,
+              finished_at = case when ${sql.literal(triesAgain)} then null else now() end
+            from ${reportList(sql, reports)}
+            where j.id = r.job and ${sql.literal(isHeldBy("r"))}
+            returning r.position::int`
+          const accepted = reports.map(() => false)
+          for (const { position } of stored) accepted[position - 1] = true
+          if (stored.length === reports.length) return accepted
+          // Refused; or it was stored before, and the answer was lost.
+          const before = yield* sql<{ readonly position: number }>`select l.position::int
+            from ${leaseList(sql, reports)} join lull.job j on j.id = l.job
+            where j.token = l.token and j.status not in ('running', 'canceling')`
+          for (const { position } of before) accepted[position - 1] = true
+          return accepted
+        })
       )
 
     const appendOutput: JobStore["Service"]["appendOutput"] = (batches) =>
@@ -298,7 +314,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
                   as b (job uuid, token bigint, attempt smallint, last_line bigint, lines json, position int)
               ), accepted as materialized (
                 select batch.position from batch join lull.job j on j.id = batch.job
-                where j.token = batch.token and j.status in ('running', 'canceling')
+                where ${sql.literal(isHeldBy("batch"))}
               ), added as (
                 insert into lull.job_output (job_id, attempt, last_line, lines)
                 select job, attempt, last_line, lines from batch join accepted using (position)
@@ -358,10 +374,8 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
           "JobStore.reap",
           Effect.flatMap(PgClient, (sql) =>
             sql<{ readonly id: JobId }>`with gone as (
-                select j.id from lull.job j
-                join json_to_recordset(${JSON.stringify(leases)}::json) as l (job uuid, token bigint)
-                  on l.job = j.id and l.token = j.token
-                where j.status in ('running', 'canceling') and j.lease_until < now()
+                select j.id from lull.job j join ${leaseList(sql, leases)} on l.job = j.id
+                where ${sql.literal(isHeldBy("l"))} and j.lease_until < now()
                 for update of j skip locked
               ), reaped as (
                 update lull.job j set
@@ -370,7 +384,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
                   token = token + 1,
                   error = 'its worker is gone: nothing was heard of it for longer than its lease',
                   finished_at = case when status = 'running' and attempt < max_attempts then null else now() end
-                from gone where j.id = gone.id
+                where j.id = any(array(select id from gone))
                 returning j.id, j.status, j.tag_key
               ), notified as materialized (
                 select pg_notify(${channel}, ${`${topics.posted} `} || case when length(tag_key) < 2000 then tag_key

@@ -8,7 +8,7 @@
  * What waits is bounded: the output by each job's `OutputBuffer`, the results by the worker, which takes no new jobs while
  * too many are unreported.
  */
-import { Deferred, Duration, Effect, Latch, Queue, Random, type Scope } from "effect"
+import { Deferred, Duration, Effect, Latch, Random, type Scope } from "effect"
 import { Availability } from "../database/Availability.ts"
 import type { DatabaseUnavailable } from "../database/Unavailable.ts"
 import { Loops } from "../loop/Loops.ts"
@@ -21,7 +21,7 @@ export interface Reporter {
   /** Where a job writes its output. */
   readonly output: (job: LeasedJob) => JobOutput
   /** The job has ended: its remaining output is sent, and then this. Does not wait for it. */
-  readonly report: (job: LeasedJob, outcome: JobOutcome) => Effect.Effect<void>
+  readonly report: (job: LeasedJob, outcome: JobOutcome) => void
   /** The lease is lost: nothing of the job is sent any more. */
   readonly forget: (job: JobId) => void
   /** Completes when everything reported so far has been answered. */
@@ -37,7 +37,7 @@ export interface Options {
 }
 
 /** Results in one statement. */
-const resultsAtOnce = 500
+const resultsAtOnce = 1_000
 
 /** Statements with results in flight: while one waits for its commit, the next is being made. */
 const resultSenders = 2
@@ -71,7 +71,10 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const entries = new Map<JobId, Entry>()
   const talking = new Set<Entry>()
   const hasOutput = Latch.makeUnsafe(false)
-  const results = yield* Queue.unbounded<Report>()
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  /** What is to be sent, in order; `pending` also has what has been sent and not answered. */
+  const results: Array<Report> = []
+  const hasResults = Latch.makeUnsafe(false)
   const pending = new Map<JobId, Report>()
   let idle: Deferred.Deferred<void> | undefined
 
@@ -117,16 +120,21 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       })
     )
 
-  const resultSender = Effect.forever(
-    Effect.flatMap(
-      Queue.takeBetween(results, 1, resultsAtOnce),
-      (reports) => sendResults(reports.filter((report) => pending.get(report.job) === report))
-    )
-  )
+  const resultSender = Effect.forever(Effect.gen(function*() {
+    if (results.length === 0) {
+      hasResults.closeUnsafe()
+      yield* hasResults.await
+      // Jobs that were started together often end together.
+      yield* Effect.yieldNow
+    }
+    const reports = results.splice(0, resultsAtOnce).filter((report) => pending.get(report.job) === report)
+    if (reports.length > 0) yield* sendResults(reports)
+  }))
 
   const enqueueResult = (report: Report) => {
     pending.set(report.job, report)
-    Queue.offerUnsafe(results, report)
+    results.push(report)
+    hasResults.openUnsafe()
   }
 
   // --- output
@@ -204,15 +212,14 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
           })
       }
     },
-    report: (job, outcome) =>
-      Effect.suspend(() => {
-        const entry = entries.get(job.job)
-        if (entry === undefined) return Effect.sync(() => enqueueResult({ job: job.job, token: job.token, outcome }))
-        return Effect.map(entry.buffer.finish, () => {
-          entry.outcome = outcome
-          talk(entry)
-        })
-      }),
+    report: (job, outcome) => {
+      const entry = entries.get(job.job)
+      if (entry === undefined) return enqueueResult({ job: job.job, token: job.token, outcome })
+      runFork(Effect.map(entry.buffer.finish, () => {
+        entry.outcome = outcome
+        talk(entry)
+      }))
+    },
     forget: (job) => {
       const entry = entries.get(job)
       if (entry !== undefined) talking.delete(entry)
