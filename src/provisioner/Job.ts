@@ -163,6 +163,7 @@ export class LeaseLost extends Data.TaggedError("LeaseLost")<{ readonly job: Job
 /** The tags of a set as one string, the same for the same tags in any order: the key under which waiting jobs are found. */
 export const tagKey = (tags: Tags): string => {
   const keys = Object.keys(tags).sort()
+  if (keys.length === 0) return "{}"
   return JSON.stringify(Object.fromEntries(keys.map((key) => [key, tags[key]])))
 }
 

@@ -1,8 +1,7 @@
 /** Jobs as rows: what goes to PostgreSQL, and what comes from it. Pure. */
 import { Duration } from "effect"
-import { encode } from "../database/Notifications.ts"
-import { type Job, type JobId, type JobStatus, type LeasedJob, tagKey, type Tags } from "./Job.ts"
-import { type NewJob, type OutputBatch, retryDelayMillis, topics } from "./JobStore.ts"
+import { type Job, type JobId, type JobStatus, type LeasedJob, type Tags } from "./Job.ts"
+import { type OutputBatch, retryDelayMillis } from "./JobStore.ts"
 
 export interface JobRow {
   readonly id: JobId
@@ -36,8 +35,8 @@ export interface LeasedRow {
   readonly priority: number
 }
 
-/** PostgreSQL's payload has to stay below 8,000 bytes; what does not fit wakes everybody. */
-const longestPayload = 7_000
+/** The payload of a posting: below PostgreSQL's 8,000 bytes. What does not fit wakes everybody. */
+export const postingSql = (tagKey: string) => `case when octet_length(${tagKey}) < 7000 then ${tagKey} else '*' end`
 
 /** Whether a report `r` of a job `j` is not its end. */
 export const triesAgain = "(r.status = 'failed' and j.status = 'running' and j.attempt < j.max_attempts)"
@@ -46,22 +45,6 @@ export const triesAgain = "(r.status = 'failed' and j.status = 'running' and j.a
 export const retryDelaySql = `least(interval '1 second' * power(2, j.attempt - 1), interval '${
   retryDelayMillis(100) / 1000
 } seconds')`
-
-export const toRow = (job: NewJob) => {
-  const key = tagKey(job.tags)
-  return {
-    id: job.id,
-    type: job.type,
-    tag_key: key,
-    priority: job.priority,
-    input: job.input ?? null,
-    idempotency_key: job.idempotencyKey ?? null,
-    not_before: job.notBefore ?? null,
-    timeout_ms: job.timeout ?? null,
-    max_attempts: job.maxAttempts,
-    payload: encode(topics.posted, key.length > longestPayload / 3 ? "*" : key)
-  }
-}
 
 export const toBatchRow = ({ attempt, job, lines, token }: OutputBatch, position: number) => ({
   job,
@@ -97,11 +80,6 @@ const untagged: Tags = {}
 const parseTags = (key: string): Tags => (key === "{}" ? untagged : JSON.parse(key))
 
 export const interval = (duration: Duration.Duration) => `${Duration.toMillis(duration)} milliseconds`
-
-/** An array as PostgreSQL reads it from text. */
-export const pgArray = (values: ReadonlyArray<string | null>) => `{${values.map(pgElement).join()}}`
-
-const pgElement = (value: string | null) => value === null ? "NULL" : `"${value.replaceAll(/["\\]/g, "\\$&")}"`
 
 export const fromLeasedRow = (row: LeasedRow): LeasedJob => ({
   job: row.id,

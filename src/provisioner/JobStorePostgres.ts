@@ -3,14 +3,18 @@
  * `submit` and `acquire` have a second one that only reads, or only moves jobs whose time has come.
  *
  * Rows are taken with `skip locked` wherever several are taken at once, so that no two replicas wait for each other in a
- * circle. Lists go to the server as one JSON parameter: the text of the statement stays the same for any length, and is
- * prepared once. Rows are found by `= any(array(…))` and by scalar subqueries where a join would let the planner read the
- * whole table for a few hundred rows.
+ * circle.
+ *
+ * Each statement has one plan, whatever its parameters and however full the tables: a prepared statement keeps the plan that
+ * was made when they were empty. So lists come as arrays and numbers as subqueries, of which the planner knows nothing; rows
+ * are found by `= any(array(…))` where a join could read the whole table; and the connections plan no sequential scans
+ * (`PostgresLink`).
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
 import { Duration, Effect, Layer } from "effect"
 import { Database } from "../database/Database.ts"
 import { channel, encode } from "../database/Notifications.ts"
+import { column, pgArray, pgJsonArray, pgPlainArray } from "../database/PgArray.ts"
 import { type Job, type JobId, type JobStatus, type Lease, type OutputLine, pendingJob, tagKey } from "./Job.ts"
 import {
   fromLeasedRow,
@@ -18,10 +22,9 @@ import {
   interval,
   type JobRow,
   type LeasedRow,
-  pgArray,
+  postingSql,
   retryDelaySql,
   toBatchRow,
-  toRow,
   triesAgain
 } from "./JobRows.ts"
 import {
@@ -31,6 +34,7 @@ import {
   JobNotFound,
   JobStore,
   type LeaseStatus,
+  type NewJob,
   type Report,
   topics
 } from "./JobStore.ts"
@@ -44,17 +48,48 @@ const isHeldBy = (list: string) =>
 
 /** Leases as `l (job, token, position)`, from 1. The subqueries hide the length, so that the plan is the same for any. */
 const leaseList = (sql: PgClient, leases: ReadonlyArray<Lease>) =>
-  sql`unnest((select ${`{${leases.map(({ job }) => job).join()}}`}::uuid[]),
-    (select ${`{${leases.map(({ token }) => token).join()}}`}::bigint[])) with ordinality as l (job, token, position)`
+  sql`unnest((select ${pgPlainArray(leases.map(({ job }) => job))}::uuid[]),
+    (select ${pgPlainArray(leases.map(({ token }) => token))}::bigint[])) with ordinality as l (job, token, position)`
 
 /** Reports as `r (job, token, status, result, error, position)`, from 1. */
 const reportList = (sql: PgClient, reports: ReadonlyArray<Report>) =>
-  sql`unnest((select ${`{${reports.map(({ job }) => job).join()}}`}::uuid[]),
-    (select ${`{${reports.map(({ token }) => token).join()}}`}::bigint[]),
-    (select ${`{${reports.map(({ outcome }) => outcome.status).join()}}`}::text[]),
-    (select ${pgArray(reports.map(({ outcome }) => JSON.stringify(outcome.result ?? null)))}::text[]),
+  sql`unnest((select ${pgPlainArray(reports.map(({ job }) => job))}::uuid[]),
+    (select ${pgPlainArray(reports.map(({ token }) => token))}::bigint[]),
+    (select ${pgPlainArray(reports.map(({ outcome }) => outcome.status))}::text[]),
+    (select ${pgJsonArray(reports.map(({ outcome }) => JSON.stringify(outcome.result ?? null)))}::text[]),
     (select ${pgArray(reports.map(({ outcome }) => outcome.status === "succeeded" ? null : outcome.error))}::text[])
   ) with ordinality as r (job, token, status, result, error, position)`
+
+/** Jobs as `r`, of which columns that are alike in all of them are sent once. */
+const jobList = (sql: PgClient, jobs: ReadonlyArray<NewJob>, tagKeys: ReadonlyArray<string>) => {
+  const id = pgPlainArray(jobs.map((job) => job.id))
+  const type = column(jobs.map((job) => job.type), pgArray)
+  const tags = column(tagKeys, pgJsonArray)
+  const priority = column(jobs.map((job) => job.priority), pgPlainArray)
+  const input = column(jobs.map((job) => JSON.stringify(job.input ?? null)), pgJsonArray)
+  const key = column(jobs.map((job) => job.idempotencyKey ?? null), pgArray)
+  const notBefore = column(jobs.map((job) => job.notBefore ?? null), pgPlainArray)
+  const timeout = column(jobs.map((job) => job.timeout ?? null), pgPlainArray)
+  const maxAttempts = column(jobs.map((job) => job.maxAttempts), pgPlainArray)
+  return sql`(select id, coalesce(type, ${type.alike}) as type, coalesce(tag_key, ${tags.alike}) as tag_key,
+      coalesce(priority, ${priority.alike}::smallint) as priority, coalesce(input, ${input.alike}) as input,
+      coalesce(idempotency_key, ${key.alike}) as idempotency_key,
+      coalesce(not_before, ${notBefore.alike}::float8) as not_before,
+      coalesce(timeout_ms, ${timeout.alike}::bigint) as timeout_ms,
+      coalesce(max_attempts, ${maxAttempts.alike}::smallint) as max_attempts
+    from unnest((select ${id}::uuid[]), (select ${type.each}::text[]), (select ${tags.each}::text[]),
+      (select ${priority.each}::smallint[]), (select ${input.each}::text[]), (select ${key.each}::text[]),
+      (select ${notBefore.each}::float8[]), (select ${timeout.each}::bigint[]), (select ${maxAttempts.each}::smallint[])
+    ) as r (id, type, tag_key, priority, input, idempotency_key, not_before, timeout_ms, max_attempts)) as r`
+}
+
+/** The other side of an outer join that found nothing. */
+interface NoRow {
+  readonly id: null
+  readonly due: number | null
+}
+
+const uniqueViolation = "23505"
 
 /** Batches of output that one reading looks into: some megabytes at most. */
 const batchesAtOnce = 64
@@ -71,27 +106,44 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
       max_attempts, attempt, worker, ${milliseconds("created_at")}, ${milliseconds("started_at")},
       ${milliseconds("finished_at")}, result, error`
 
-    const submit: JobStore["Service"]["submit"] = Effect.fnUntraced(function*(jobs) {
+    /** New jobs, their sets of tags, and their postings; `tail` is what follows the insertion. */
+    const insert = (sql: PgClient, jobs: ReadonlyArray<NewJob>, tail: string) => {
+      const tagKeys = jobs.map(({ tags }) => tagKey(tags))
+      const distinct = pgJsonArray([...new Set(tagKeys)])
+      return sql`with inserted as (
+          insert into lull.job (id, type, tag_key, priority, input, idempotency_key, not_before, waiting, timeout_ms,
+            max_attempts)
+          select id, type, tag_key, priority, input::json, idempotency_key, to_timestamp(not_before / 1000),
+            coalesce(to_timestamp(not_before / 1000) > now(), false), timeout_ms, max_attempts
+          from ${jobList(sql, jobs, tagKeys)} ${sql.literal(tail)}
+        ), tag_sets as (
+          insert into lull.tag_set (key, tags) select key, key::jsonb from unnest(${distinct}::text[]) as key
+          on conflict do nothing
+        ), notified as materialized (
+          select pg_notify(${channel}, ${`${topics.posted} `} || ${sql.literal(postingSql("key"))})
+          from unnest(${distinct}::text[]) as key
+        )`
+    }
+
+    /** Jobs that nobody has stored before. If one was, all are refused as not unique. */
+    const submitNew = (jobs: ReadonlyArray<NewJob>) =>
+      Effect.map(
+        database.write(
+          "JobStore.submit",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<{ created_at: number }>`${insert(sql, jobs, "")}
+              select (extract(epoch from now()) * 1000)::float8 as created_at
+              where (select count(*) from notified) >= 0`)
+        ),
+        ([row]) => jobs.map((job) => pendingJob(job, row?.created_at ?? 0))
+      )
+
+    const submitOnce: JobStore["Service"]["submit"] = Effect.fnUntraced(function*(jobs) {
       const work = Effect.gen(function*() {
         const sql = yield* PgClient
-        const rows = yield* sql<{ id: JobId; created_at: number }>`with request as materialized (
-            select * from json_to_recordset(${JSON.stringify(jobs.map(toRow))}::json) as r (
-              id uuid, type text, tag_key text, priority smallint, input json, idempotency_key text, not_before float8,
-              timeout_ms bigint, max_attempts smallint, payload text)
-          ), tag_sets as (
-            insert into lull.tag_set (key, tags) select distinct tag_key, tag_key::jsonb from request
-            on conflict do nothing
-          ), inserted as (
-            insert into lull.job (id, type, tag_key, priority, input, idempotency_key, not_before, waiting, timeout_ms,
-              max_attempts)
-            select id, type, tag_key, priority, coalesce(input, 'null'), idempotency_key, to_timestamp(not_before / 1000),
-              coalesce(to_timestamp(not_before / 1000) > now(), false), timeout_ms, max_attempts
-            from request order by id
-            on conflict do nothing
-            returning id, created_at
-          ), notified as materialized (
-            select pg_notify(${channel}, payload) from (select distinct payload from request) as payloads
-          )
+        const rows = yield* sql<{ id: JobId; created_at: number }>`${
+          insert(sql, jobs, "order by id on conflict do nothing returning id, created_at")
+        }
           select id, (extract(epoch from created_at) * 1000)::float8 as created_at from inserted
           where (select count(*) from notified) >= 0`
         const createdAt = new Map(rows.map((row) => [row.id, row.created_at]))
@@ -129,6 +181,16 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
         return pendingJob(job, created ?? 0)
       })
     })
+
+    // To look for each job before it is stored costs a quarter more, and most submissions are new.
+    const submit: JobStore["Service"]["submit"] = (jobs) =>
+      jobs.some((job) => job.idempotencyKey !== undefined)
+        ? submitOnce(jobs)
+        : Effect.catchIf(
+          submitNew(jobs),
+          (error) => error._tag === "QueryFailed" && error.sqlState === uniqueViolation,
+          () => submitOnce(jobs)
+        )
 
     const get: JobStore["Service"]["get"] = (id) =>
       Effect.flatMap(
@@ -192,6 +254,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
     })
 
     const leased = `id, type, input, tag_key, timeout_ms, attempt, max_attempts, token`
+
     /** Jobs whose time has come become visible to all workers. */
     const promote = Effect.flatMap(PgClient, (sql) =>
       sql`with due as (
@@ -200,7 +263,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
         ), promoted as (
           update lull.job j set waiting = false from due where j.id = due.id returning tag_key
         )
-        select pg_notify(${channel}, ${`${topics.posted} `} || case when length(tag_key) < 2000 then tag_key else '*' end)
+        select pg_notify(${channel}, ${`${topics.posted} `} || ${sql.literal(postingSql("tag_key"))})
         from (select distinct tag_key from promoted) as tag_sets`)
 
     const acquire: JobStore["Service"]["acquire"] = Effect.fnUntraced(function*(options) {
@@ -212,36 +275,38 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
               and id <> all(${pgArray(options.reclaim ?? [])}::uuid[])`)
       )
       const limit = Math.max(0, options.limit - reclaimed.length)
-      const take = Effect.flatMap(PgClient, (sql) =>
-        sql<LeasedRow>`with candidate as materialized (
+      // When the next waiting job is due is told beside: a row of its own, where nothing is taken.
+      const take = Effect.flatMap(
+        PgClient,
+        (sql) =>
+          sql<LeasedRow & { readonly due: number | null } | NoRow>`with candidate as materialized (
             select c.id from lull.tag_set s cross join lateral (
               select j.id, j.priority from lull.job j
               where j.status = 'pending' and not j.waiting and j.tag_key = s.key
-              order by j.priority desc, j.id limit ${String(limit)}::int for update of j skip locked
+              order by j.priority desc, j.id limit (select ${String(limit)}::int) for update of j skip locked
             ) c
-            where s.tags <@ ${tagKey(options.tags)}::jsonb and (s.key = '{}') = (${tagKey(options.tags)} = '{}')
-            order by c.priority desc, c.id limit ${String(limit)}::int
+            where s.tags <@ (select ${tagKey(options.tags)}::jsonb)
+              and (s.key = '{}') = (select ${tagKey(options.tags)} = '{}')
+            order by c.priority desc, c.id limit (select ${String(limit)}::int)
+          ), taken as (
+            update lull.job j set status = 'running', worker = ${options.worker}, token = token + 1,
+              attempt = attempt + 1, started_at = now(), lease_until = now() + ${interval(options.lease)}::interval
+            where j.id = any(array(select id from candidate))
+            returning ${sql.literal(leased)}, priority
           )
-          update lull.job j set status = 'running', worker = ${options.worker}, token = token + 1, attempt = attempt + 1,
-            started_at = now(), lease_until = now() + ${interval(options.lease)}::interval
-          where j.id = any(array(select id from candidate))
-          returning ${sql.literal(leased)}, priority`)
-      const nextDue = Effect.flatMap(
-        PgClient,
-        (sql) =>
-          sql<{ readonly due: number | null }>`select (extract(epoch from (
-            select not_before from lull.job where status = 'pending' and waiting order by not_before limit 1
-          ) - now()) * 1000)::float8 as due`
+          select taken.*, (extract(epoch from (
+              select not_before from lull.job where status = 'pending' and waiting order by not_before limit 1
+            ) - now()) * 1000)::float8 as due
+          from (values (0)) as one left join taken on true`
       )
       const { due, rows } = yield* database.write(
         "JobStore.acquire",
         Effect.gen(function*() {
-          const rows = limit === 0 ? [] : yield* take
+          const found = yield* take
+          const rows = found.filter((row) => row.id !== null)
+          const due = found[0]?.due ?? undefined
           // Who found enough comes back at once, and asks then.
-          if (rows.length === limit) return { rows, due: undefined }
-          const [next] = yield* nextDue
-          if (next?.due === null || next === undefined) return { rows, due: undefined }
-          if (next.due > 0) return { rows, due: next.due }
+          if (due === undefined || due > 0 || rows.length === limit) return { rows, due }
           yield* promote
           return { rows, due: 0 }
         })
@@ -249,7 +314,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
       const taken = rows.toSorted((a, b) => b.priority - a.priority || (a.id < b.id ? -1 : 1))
       return {
         jobs: [...reclaimed, ...taken].map(fromLeasedRow),
-        nextDue: due === undefined ? undefined : Duration.millis(due)
+        nextDue: due === undefined ? undefined : Duration.millis(Math.max(0, due))
       }
     })
 
@@ -387,8 +452,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
                 where j.id = any(array(select id from gone))
                 returning j.id, j.status, j.tag_key
               ), notified as materialized (
-                select pg_notify(${channel}, ${`${topics.posted} `} || case when length(tag_key) < 2000 then tag_key
-                  else '*' end)
+                select pg_notify(${channel}, ${`${topics.posted} `} || ${sql.literal(postingSql("tag_key"))})
                 from (select distinct tag_key from reaped where status = 'pending') as tag_sets
               )
               select id from reaped where (select count(*) from notified) >= 0`)

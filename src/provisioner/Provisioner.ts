@@ -16,7 +16,7 @@
  * The layer needs no database to be there when it is built: it works when the database comes. What each part does, and
  * how to replace it, is in the modules that are wired here.
  */
-import { Context, Duration, Effect, Layer, Schedule } from "effect"
+import { Array, Context, Duration, Effect, Layer, Schedule } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { Availability } from "../database/Availability.ts"
 import type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
@@ -29,7 +29,8 @@ import { Loops } from "../loop/Loops.ts"
 import { none, type Outage } from "../testing/Outage.ts"
 import * as AcquireLoop from "./AcquireLoop.ts"
 import type { Executor } from "./Executor.ts"
-import { isTerminal, type Job, JobId, type JobRequest, request } from "./Job.ts"
+import { isTerminal, type Job, type JobId, type JobRequest, request } from "./Job.ts"
+import * as JobIds from "./JobIds.ts"
 import { type IdempotencyConflict, type JobNotFound, JobStore, type QueryError, type StoreError } from "./JobStore.ts"
 import * as JobStoreMemory from "./JobStoreMemory.ts"
 import * as JobStorePostgres from "./JobStorePostgres.ts"
@@ -113,14 +114,12 @@ const settleWithin = Duration.seconds(1)
 
 const make = Effect.gen(function*() {
   const availability = yield* Availability
-  const random = yield* SecureRandom.SecureRandom
+  const jobIds = JobIds.make(yield* SecureRandom.SecureRandom)
   const store = yield* JobStore
 
   const submitAll = Effect.fn("Provisioner.submitAll")(function*(submissions: ReadonlyArray<Submission>) {
-    const jobs = yield* Effect.forEach(
-      submissions,
-      (submission) => Effect.map(random.uuidV7(), (id) => ({ ...request(submission), id: JobId.make(id) }))
-    )
+    const ids = yield* jobIds(submissions.length)
+    const jobs = Array.zipWith(submissions, ids, (submission, id) => ({ ...request(submission), id }))
     // The ids are ours, so that the same jobs can be submitted again.
     return yield* Effect.catchIf(
       store.submit(jobs),

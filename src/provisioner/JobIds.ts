@@ -1,0 +1,41 @@
+/**
+ * Ids for new jobs: UUIDs of version 7, many at a time, each greater than all before it in this process, so that jobs of
+ * one priority start in the order of their submission.
+ *
+ * A counter of 42 bits that begins at random in each millisecond (RFC 9562, section 6.2, method 1), and 32 random bits. When
+ * the clock stands still or goes back, the counter goes on.
+ */
+import { Clock, Effect } from "effect"
+import type { SecureRandom } from "effect/crypto/SecureRandom"
+import { JobId } from "./Job.ts"
+
+export type JobIds = (count: number) => Effect.Effect<ReadonlyArray<JobId>>
+
+/** Half of the counter's range is left to count in. */
+const seedRange = 2 ** 41
+
+export const make = (random: SecureRandom["Service"]): JobIds => {
+  let time = 0
+  let counter = 0
+  return (count) =>
+    Effect.zipWith(Clock.currentTimeMillis, random.randomBytes(8 + 4 * count), (now, bytes) => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+      if (now > time) {
+        time = now
+        counter = Number(view.getBigUint64(0) % BigInt(seedRange))
+      }
+      const stamp = time.toString(16).padStart(12, "0")
+      const prefix = `${stamp.slice(0, 8)}-${stamp.slice(8)}-7`
+      return Array.from({ length: count }, (_, at) => {
+        const high = (0x1000 + Math.floor(++counter / 2 ** 30)).toString(16).slice(1)
+        const low = word(0x8000_0000 + counter % 2 ** 30)
+        return JobId.make(
+          `${prefix}${high}-${low.slice(0, 4)}-${low.slice(4)}${word(view.getUint32(8 + 4 * at))}`,
+          { disableChecks: true }
+        )
+      })
+    })
+}
+
+/** 32 bits in hexadecimal. */
+const word = (value: number) => (0x1_0000_0000 + value).toString(16).slice(1)
