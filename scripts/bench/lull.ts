@@ -1,14 +1,15 @@
 /**
  * One measured run of Lull, in a process of its own, so that neither compiled code nor heap is carried over:
  *
- *     DATABASE_URL=… node scripts/bench/lull.ts throughput|submit|latency|idle [jobs, or seconds]
+ *     DATABASE_URL=… node scripts/bench/lull.ts throughput|submit|latency|idle|work [jobs, or seconds]
  *
  * Everything is done through the package's public face, as an embedding application would. The answer is one line of
  * JSON on standard output; logs go to standard error.
  */
 import * as PgClient from "@effect/sql-pg/PgClient"
-import { Context, Effect, Exit, Layer, Logger, Redacted, Scope } from "effect"
+import { Clock, Context, Effect, Exit, Layer, Logger, Redacted, Scope } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
+import { openSync, writeSync } from "node:fs"
 import { Availability, Executor, Provisioner } from "../../src/index.ts"
 
 const [what = "", amount] = process.argv.slice(2)
@@ -144,7 +145,7 @@ const latency = Effect.fnUntraced(function*(jobs: number) {
 
 const gapMillis = 50
 
-/** Transactions per second and CPU of a worker with an empty queue; then asked for its CPU by whoever started it. */
+/** Transactions per second and CPU of a worker with an empty queue. */
 const idle = Effect.fnUntraced(function*(seconds: number) {
   const sql = yield* observer
   const transactions = Effect.map(
@@ -169,11 +170,23 @@ const idle = Effect.fnUntraced(function*(seconds: number) {
   }
 })
 
-/** Idle until it is told to end; answers each message with the CPU seconds used so far. */
-const outage = Effect.gen(function*() {
-  yield* open(() => {})
-  process.on("message", () => process.send?.(cpuSeconds()))
-  process.stdout.write("{}\n")
+/** Works until it is killed; what it ran is in the file LEDGER, as for the peers. */
+const work = Effect.gen(function*() {
+  const ledger = openSync(process.env["LEDGER"] ?? "", "a")
+  const mark = (event: string, i: number) =>
+    Effect.map(Clock.currentTimeMillis, (at) => writeSync(ledger, `${event} ${i} ${at}\n`))
+  const services = yield* Layer.build(
+    Provisioner.layerPostgres({ url, worker: { slots: 10 } }).pipe(
+      Layer.provide(Executor.layerHandlers({
+        bench: (job) => {
+          const { i } = job.input as { readonly i: number }
+          return mark("s", i).pipe(Effect.andThen(Effect.sleep("300 millis")), Effect.andThen(mark("e", i)))
+        }
+      }))
+    )
+  )
+  yield* Context.get(services, Availability).awaitAvailable
+  yield* mark("r", 0)
   return yield* Effect.never
 })
 
@@ -187,8 +200,8 @@ const measured = (): Effect.Effect<unknown, unknown, Scope.Scope | Reactivity.Re
       return latency(Number(amount ?? 500))
     case "idle":
       return idle(Number(amount ?? 20))
-    case "outage":
-      return outage
+    case "work":
+      return work
     default:
       return Effect.die(new Error(`nothing is measured as ${what}`))
   }

@@ -4,6 +4,10 @@
  * on; Lull and its peers take turns, and the medians are compared.
  *
  *     npm run bench -- jobs [--only throughput|submit|latency|idle] [--jobs 20000] [--runs 3] [--json]
+ *
+ * `npm run bench -- outage`: a worker of each through the same outage, each on a PostgreSQL of its own, idle and loaded.
+ *
+ *     npm run bench -- outage [--only idle|loaded] [--fault stop] [--seconds 60] [--runs 1] [--json]
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect } from "effect"
@@ -18,7 +22,9 @@ const { positionals: [subject], values: flags } = parseArgs({
   options: {
     only: { type: "string" },
     jobs: { type: "string", default: "20000" },
-    runs: { type: "string", default: "3" },
+    runs: { type: "string" },
+    fault: { type: "string", default: "stop" },
+    seconds: { type: "string", default: "60" },
     json: { type: "boolean", default: false }
   }
 })
@@ -53,7 +59,7 @@ const peer = (name: string, script: string, ...parameters: ReadonlyArray<string>
 })
 
 const jobs = flags.jobs
-const comparisons: ReadonlyArray<Comparison> = [
+const speed: ReadonlyArray<Comparison> = [
   {
     what: "throughput",
     candidates: [
@@ -87,11 +93,47 @@ const comparisons: ReadonlyArray<Comparison> = [
   }
 ]
 
-const chosen = comparisons.filter(({ what }) => flags.only === undefined || flags.only === what)
-if (subject !== "jobs" || chosen.length === 0) {
-  process.stderr.write(`usage: npm run bench -- jobs [--only ${comparisons.map(({ what }) => what).join("|")}]\n`)
+const through = (load: string, figures: Comparison["figures"]): Comparison => ({
+  what: `${load}, ${flags.fault} for ${flags.seconds} s`,
+  candidates: ["lull", "graphile:default", "pgboss:batch10"].map((name) => ({
+    name,
+    script: "outage.ts",
+    parameters: [name, load, "--fault", flags.fault, "--seconds", flags.seconds]
+  })),
+  figures: [
+    ["lines", "log lines"],
+    ["worstSecond", "worst second"],
+    ["connects", "connects"],
+    ["cpuSeconds", "CPU s"],
+    ["alive", "alive"],
+    ...figures
+  ]
+})
+
+const subjects: Readonly<Record<string, ReadonlyArray<Comparison>>> = {
+  jobs: speed,
+  outage: [
+    through("idle", []),
+    through("loaded", [
+      ["firstJobMillis", "ms to the first job"],
+      ["lost", "not run"],
+      ["twice", "run twice"],
+      ["locked", "still locked"]
+    ])
+  ]
+}
+
+const chosen = (subjects[subject ?? ""] ?? []).filter(({ what }) =>
+  flags.only === undefined || what.split(",")[0] === flags.only
+)
+if (chosen.length === 0) {
+  const usages = Object.entries(subjects).map(([name, comparisons]) =>
+    `npm run bench -- ${name} [--only ${comparisons.map(({ what }) => what.split(",")[0]).join("|")}]`
+  )
+  process.stderr.write(`usage: ${usages.join("\n       ")}\n`)
   process.exit(2)
 }
+const runs = Number(flags.runs ?? (subject === "outage" ? 1 : 3))
 
 const median = (values: ReadonlyArray<number>) =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
@@ -126,7 +168,7 @@ const measure = Effect.fnUntraced(function*(server: PostgresServer.PostgresServe
 const compare = Effect.fnUntraced(
   function*(server: PostgresServer.PostgresServer, { candidates, figures, what }: Comparison) {
     const measured = new Map<string, Array<Figures>>(candidates.map(({ name }) => [name, []]))
-    for (let run = 1; run <= Number(flags.runs); run++) {
+    for (let run = 1; run <= runs; run++) {
       for (const candidate of candidates) {
         const found = yield* measure(server, candidate)
         measured.get(candidate.name)?.push(found)
@@ -153,10 +195,12 @@ const print = (results: ReadonlyArray<Effect.Success<ReturnType<typeof compare>>
       ...names.map((figure) => {
         const value = figures[figure] ?? Number.NaN
         const ratio = (first?.[figure] ?? Number.NaN) / value
+        const shown = value >= 100 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 100) / 100)
         return Number.isNaN(value) ?
           "–" :
-          `${value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(2)}` +
-          (name === "lull" ? "" : ` (lull ÷ this = ${ratio.toFixed(2)})`)
+          subject === "outage" || name === "lull"
+          ? shown
+          : `${shown} (lull ÷ this = ${ratio.toFixed(2)})`
       })
     ])
     const lines = [[what, ...Object.values(units)], ["---", ...names.map(() => "---")], ...rows]

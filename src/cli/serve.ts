@@ -3,6 +3,7 @@
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, Logger, Redacted, References } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
+import { HttpServer } from "effect/http/HttpServer"
 import { createServer } from "node:http"
 import { join } from "node:path"
 import { Availability } from "../database/Availability.ts"
@@ -62,7 +63,7 @@ const service = (settings: Settings, databaseUrl: Redacted.Redacted<string>) => 
     hosts: isLoopback ? ["localhost", "127.0.0.1", "[::1]", hostInUrl(host)] : undefined
   }
   const Http = HttpRouter.serve(Server.layer(guard), { disableLogger: true, disableListenLog: true }).pipe(
-    Layer.provide(NodeHttpServer.layer(() => {
+    Layer.provideMerge(NodeHttpServer.layer(() => {
       const server = createServer()
       server.maxConnections = mostConnections
       return server
@@ -100,10 +101,12 @@ const withDatabase = (settings: Settings) => {
 export const serve = (isTerminal: boolean) =>
   Effect.gen(function*() {
     const settings = yield* fromConfig
-    const address = `http://${hostInUrl(settings.listen.host)}:${settings.listen.port}`
     return yield* Effect.gen(function*() {
       const startedAt = yield* Clock.currentTimeMillis
       const services = yield* Layer.build(withDatabase(settings))
+      const bound = Context.get(services, HttpServer).address
+      const port = "port" in bound ? bound.port : settings.listen.port
+      const address = `http://${hostInUrl(settings.listen.host)}:${port}`
       yield* Effect.logInfo(`lull listens at ${address}`)
       const greeting = yield* Effect.forkChild(Effect.gen(function*() {
         yield* Context.get(services, Availability).awaitAvailable

@@ -55,6 +55,74 @@ export const conformance = <Services>(setting: Setting<Services>) => {
     })
   )
 
+  /** What quoting has to get right, on the way there and back. */
+  const texts = [
+    "plain",
+    "null",
+    "NULL",
+    "",
+    "{}",
+    "a,b",
+    `"quoted"`,
+    "back\\slash",
+    "line\nend\ttab",
+    "ü€𝄞\u2028",
+    "'; --"
+  ]
+
+  test(
+    "keeps what it is given, in submissions of one, of many alike, and of many that differ",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const different = texts.map((text, at) => ({
+        type: `type ${text}`,
+        input: { [text]: [text, at, null, { deep: text }] },
+        tags: at % 2 === 0 ? {} : { [`k${text}`]: text },
+        priority: at - 5,
+        idempotencyKey: at % 3 === 0 ? `key ${text}` : undefined,
+        notBefore: at % 3 === 1 ? 1_700_000_000_123 : undefined,
+        timeout: at % 3 === 2 ? 1_500 : undefined,
+        maxAttempts: 1 + at % 4
+      }))
+      const alike = different[5]!
+      for (
+        const requests of [
+          ...different.map((one) => [one]),
+          [alike, alike, alike].map((one) => ({ ...one, idempotencyKey: undefined })),
+          different.map((one, at) => ({ ...one, idempotencyKey: at % 3 === 0 ? `other ${at}` : undefined })),
+          different.map((one) => ({ ...one, idempotencyKey: undefined }))
+        ]
+      ) {
+        const jobs = yield* newJobs(requests)
+        const answers = yield* store.submit(jobs)
+        for (const [at, answer] of answers.entries()) {
+          assert.deepStrictEqual({ ...answer, ...jobs[at] }, answer)
+          assert.deepStrictEqual(yield* store.get(answer.id), answer)
+        }
+      }
+    })
+  )
+
+  test(
+    "keeps the results and errors that it is given",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      yield* store.submit(yield* newJobs(texts.map(() => ({}))))
+      const { jobs } = yield* acquire(100)
+      const outcomes = texts.map((text, at) =>
+        at % 2 === 0
+          ? { status: "succeeded" as const, result: { [text]: [text] } }
+          : { status: "failed" as const, result: text, error: text }
+      )
+      const answers = yield* store.finish(jobs.map((job, at) => ({ ...job, outcome: outcomes[at]! })))
+      assert.deepStrictEqual(answers, texts.map(() => true))
+      for (const [at, { job }] of jobs.entries()) {
+        const { error, result, status } = yield* store.get(job)
+        assert.deepStrictEqual({ status, result, error: error ?? "" }, { error: "", ...outcomes[at]! })
+      }
+    })
+  )
+
   test(
     "stores a submission once, however often it is repeated",
     Effect.gen(function*() {

@@ -32,19 +32,23 @@ const graphile = {
       stop: () => u.release(),
     }
   },
-  async work(handler, profile) {
+  // `log`: as it logs when nobody has told it otherwise
+  async work(handler, profile, { log = false } = {}) {
     const r = await run({
-      connectionString: url, noHandleSignals: true, logger: silent,
+      connectionString: url, noHandleSignals: true, ...(log ? {} : { logger: silent }),
       concurrency: profile.concurrency, maxPoolSize: profile.maxPoolSize, preset: profile.preset,
       taskList: { bench: (payload) => handler([payload.i]) },
     })
-    return { stop: () => r.stop() }
+    return { stop: () => r.stop(), promise: r.promise }
   },
   pendingSql: 'select count(*)::int n from graphile_worker._private_jobs',
+  lockedSql: 'select count(*)::int n from graphile_worker._private_jobs where locked_at is not null',
 }
 
 const pgboss = {
   profiles: {
+    // the fastest polling allowed
+    batch10: { localConcurrency: 10, batchSize: 10, pollingIntervalSeconds: 0.5, burstWhenBatchFull: true },
     batch100: { localConcurrency: 10, batchSize: 100, pollingIntervalSeconds: 0.5, burstWhenBatchFull: true },
   },
   async setup() {
@@ -64,14 +68,15 @@ const pgboss = {
       stop: () => b.stop({ graceful: false }),
     }
   },
-  async work(handler, profile) {
+  async work(handler, profile, { log = false } = {}) {
     const b = new PgBoss({ connectionString: url })
-    b.on('error', () => {})
+    b.on('error', log ? console.error : () => {}) // as in its README
     await b.start()
     await b.work('bench', profile, (jobs) => handler(jobs.map((j) => j.data.i)))
-    return { stop: () => b.stop({ graceful: true, timeout: 5000 }) }
+    return { stop: () => b.stop({ graceful: true, timeout: 5000 }), promise: new Promise(() => {}) }
   },
   pendingSql: "select count(*)::int n from pgboss.job where name = 'bench' and state < 'completed'",
+  lockedSql: "select count(*)::int n from pgboss.job where name = 'bench' and state = 'active'",
 }
 
 const peers = { graphile, pgboss }
