@@ -202,6 +202,15 @@ export const describeSettings = (): string => {
   )
 }
 
+/** Of the names in an environment those that look like settings, and are none: misspelt, or of another version. */
+export const unknownSettings = (names: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const known = new Set<string>([...Object.values(table).map(({ name }) => name), clientAddress])
+  return names.filter((name) => name.startsWith("LULL_") && !known.has(name))
+}
+
+/** Where `lull job` finds the service. Set for both, as often as not. */
+export const clientAddress = "LULL_URL"
+
 const isLoopback = (host: string) => host === "localhost" || host === "::1" || /^127\./.test(host)
 
 type Values = { readonly [Key in keyof typeof table]: (typeof table)[Key] extends Row<infer A> ? A : never }

@@ -21,7 +21,7 @@ const longestShutdownMillis = 60_000
 const serve = Command.make("serve", {}, () =>
   Effect.suspend(() => {
     watchSignals()
-    return runService(process.stderr.isTTY)
+    return runService(process.stderr.isTTY, Object.keys(process.env))
   })).pipe(
     Command.withDescription(`Run the service until SIGTERM. Settings, by environment:\n\n${describeSettings()}`),
     Command.withShortDescription("Run the service")

@@ -52,6 +52,11 @@ describe("Settings", () => {
     assert.notInclude(result.failure.message, "hush")
   })
 
+  it("are told from names that only look like them", () => {
+    const names = ["PATH", "LULL_LISTEN", "LULL_LISTEN_URL", "LULL_URL", "lull_token"]
+    assert.deepStrictEqual(Settings.unknownSettings(names), ["LULL_LISTEN_URL"])
+  })
+
   it("let nobody listen off the loopback without a token", () => {
     assert.isTrue(Result.isFailure(read({ LULL_LISTEN: "0.0.0.0:7070" })))
     assert.isTrue(Result.isSuccess(read({ LULL_LISTEN: "0.0.0.0:7070", LULL_TOKEN: "0123456789abcdef" })))

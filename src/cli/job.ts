@@ -5,6 +5,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { JobDocument } from "../http/JobDocuments.ts"
+import { clientAddress } from "../Settings.ts"
 import * as Client from "./Client.ts"
 
 /** The status with which the command ends, when it is not 0. */
@@ -18,7 +19,7 @@ export class ExitWith extends Error {
 
 const url = Flag.String("url").pipe(
   Flag.withDescription("Address of the service (LULL_URL)"),
-  Flag.withFallbackConfig(Config.String("LULL_URL").pipe(Config.withDefault("http://127.0.0.1:7070")))
+  Flag.withFallbackConfig(Config.String(clientAddress).pipe(Config.withDefault("http://127.0.0.1:7070")))
 )
 const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON, for scripts"), Flag.withDefault(false))
 const id = Argument.String("id").pipe(Argument.withDescription("Id of the job"))

@@ -12,7 +12,7 @@ import * as Server from "../http/Server.ts"
 import { Loops } from "../loop/Loops.ts"
 import { Executor } from "../provisioner/Executor.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
-import { fromConfig, type LogFormat, type Settings } from "../Settings.ts"
+import { fromConfig, type LogFormat, type Settings, unknownSettings } from "../Settings.ts"
 
 /** How many connections the API takes at a time; further ones wait in the kernel. */
 const mostConnections = 1_000
@@ -97,11 +97,15 @@ const withDatabase = (settings: Settings) => {
   }))
 }
 
-/** Runs until it is interrupted, or a loop has died. */
-export const serve = (isTerminal: boolean) =>
+/** Runs until it is interrupted, or a loop has died. `environment`: the names of all variables. */
+export const serve = (isTerminal: boolean, environment: ReadonlyArray<string>) =>
   Effect.gen(function*() {
     const settings = yield* fromConfig
     return yield* Effect.gen(function*() {
+      const unknown = unknownSettings(environment)
+      if (unknown.length > 0) {
+        yield* Effect.logWarning(`${unknown.join(", ")}: there is no such setting; see lull serve --help`)
+      }
       const startedAt = yield* Clock.currentTimeMillis
       const services = yield* Layer.build(withDatabase(settings))
       const bound = Context.get(services, HttpServer).address

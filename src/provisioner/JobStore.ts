@@ -134,8 +134,6 @@ export class JobStore extends Context.Service<JobStore, {
   readonly expired: (limit: number) => Effect.Effect<ReadonlyArray<ExpiredLease>, StoreError>
   /** Takes these jobs from their workers, if nothing was heard of them since; see `afterLoss` in `Job`. */
   readonly reap: (leases: ReadonlyArray<ExpiredLease>) => Effect.Effect<ReadonlyArray<JobId>, StoreError>
-  /** How many jobs there are of each status. */
-  readonly count: Effect.Effect<Readonly<Record<JobStatus, number>>, StoreError>
 }>()("lull/provisioner/JobStore") {}
 
 /** How long a job that failed with attempts left waits for the next: 1 s, 2 s, 4 s, …, at most a minute. */

@@ -261,15 +261,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
             )
             return reaped.map((row) => row.id)
           })
-        ),
-      count: database.read(
-        "JobStore.count",
-        Effect.sync(() => {
-          const counts = { pending: 0, running: 0, canceling: 0, succeeded: 0, failed: 0, canceled: 0 }
-          for (const row of rows.values()) counts[row.status]++
-          return counts
-        })
-      )
+        )
     })
   })
 )

@@ -460,22 +460,6 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
         (rows) => rows.map((row) => row.id)
       )
 
-    const count = Effect.map(
-      database.read(
-        "JobStore.count",
-        Effect.flatMap(
-          PgClient,
-          (sql) =>
-            sql<{ status: JobStatus; jobs: bigint }>`select status, count(*) as jobs from lull.job group by status`
-        )
-      ),
-      (rows) => {
-        const counts = { pending: 0, running: 0, canceling: 0, succeeded: 0, failed: 0, canceled: 0 }
-        for (const row of rows) counts[row.status] = Number(row.jobs)
-        return counts
-      }
-    )
-
     return JobStore.of({
       submit,
       get,
@@ -487,8 +471,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
       appendOutput: (batches) => batches.length === 0 ? Effect.succeed([]) : appendOutput(batches),
       readOutput,
       expired,
-      reap: (leases) => leases.length === 0 ? Effect.succeed([]) : reap(leases),
-      count
+      reap: (leases) => leases.length === 0 ? Effect.succeed([]) : reap(leases)
     })
   })
 )

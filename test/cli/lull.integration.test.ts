@@ -75,6 +75,15 @@ describe("lull", () => {
     rmSync(directory, { recursive: true, force: true })
   })
 
+  it("says at which port it listens, also when it chose it, and which settings there are not", async () => {
+    const { child, ended, stderr } = await serve({ LULL_LISTEN: "127.0.0.1:0", LULL_WORKER_SLOT: "8" })
+    while (!/ready at/.test(stderr())) await pause(20)
+    child.kill("SIGTERM")
+    await ended
+    assert.match(stderr(), /LULL_WORKER_SLOT: there is no such setting/)
+    assert.match(stderr(), /listens at http:\/\/127\.0\.0\.1:[1-9]\d*"/)
+  })
+
   it("submits a job, follows its output on its own streams, and exits with its status", async () => {
     const done = await lull("job", "submit", "--wait", "--follow", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
     assert.strictEqual(done.status, 3)
