@@ -1,7 +1,6 @@
 /** Jobs as rows: what goes to PostgreSQL, and what comes from it. Pure. */
-import { Duration } from "effect"
 import { type Job, type JobId, type JobStatus, type LeasedJob, type Tags } from "./Job.ts"
-import { type OutputBatch, retryDelayMillis } from "./JobStore.ts"
+import type { OutputBatch } from "./JobStore.ts"
 
 export interface JobRow {
   readonly id: JobId
@@ -35,17 +34,6 @@ export interface LeasedRow {
   readonly priority: number
 }
 
-/** The payload of a posting: below PostgreSQL's 8,000 bytes. What does not fit wakes everybody. */
-export const postingSql = (tagKey: string) => `case when octet_length(${tagKey}) < 7000 then ${tagKey} else '*' end`
-
-/** Whether a report `r` of a job `j` is not its end. */
-export const triesAgain = "(r.status = 'failed' and j.status = 'running' and j.attempt < j.max_attempts)"
-
-/** `retryDelayMillis` in SQL. */
-export const retryDelaySql = `least(interval '1 second' * power(2, j.attempt - 1), interval '${
-  retryDelayMillis(100) / 1000
-} seconds')`
-
 export const toBatchRow = ({ attempt, job, lines, token }: OutputBatch, position: number) => ({
   job,
   token,
@@ -78,8 +66,6 @@ export const fromRow = (row: JobRow): Job => ({
 const untagged: Tags = {}
 
 const parseTags = (key: string): Tags => (key === "{}" ? untagged : JSON.parse(key))
-
-export const interval = (duration: Duration.Duration) => `${Duration.toMillis(duration)} milliseconds`
 
 export const fromLeasedRow = (row: LeasedRow): LeasedJob => ({
   job: row.id,

@@ -14,19 +14,10 @@ import { PgClient } from "@effect/sql-pg/PgClient"
 import { Duration, Effect, Layer } from "effect"
 import { Database } from "../database/Database.ts"
 import { channel, encode } from "../database/Notifications.ts"
-import { column, pgArray, pgJsonArray, pgPlainArray } from "../database/PgArray.ts"
-import { type Job, type JobId, type JobStatus, type Lease, type OutputLine, pendingJob, tagKey } from "./Job.ts"
-import {
-  fromLeasedRow,
-  fromRow,
-  interval,
-  type JobRow,
-  type LeasedRow,
-  postingSql,
-  retryDelaySql,
-  toBatchRow,
-  triesAgain
-} from "./JobRows.ts"
+import { pgArray, pgJsonArray, pgPlainArray } from "../database/PgArray.ts"
+import { type Job, type JobId, type JobStatus, type OutputLine, pendingJob, tagKey } from "./Job.ts"
+import { fromLeasedRow, fromRow, type JobRow, type LeasedRow, toBatchRow } from "./JobRows.ts"
+import { interval, isHeldBy, jobList, leaseList, postingSql, reportList, retryDelaySql, triesAgain } from "./JobSql.ts"
 import {
   IdempotencyConflict,
   isSameRequest,
@@ -35,53 +26,8 @@ import {
   JobStore,
   type LeaseStatus,
   type NewJob,
-  type Report,
   topics
 } from "./JobStore.ts"
-
-/**
- * Whether the lease of a list's row is the job's. As a `case` it is opaque to the planner, which takes jobs that run for
- * rarer than they are, and would look through all of them for each row of the list.
- */
-const isHeldBy = (list: string) =>
-  `case when j.token = ${list}.token then j.status in ('running', 'canceling') else false end`
-
-/** Leases as `l (job, token, position)`, from 1. The subqueries hide the length, so that the plan is the same for any. */
-const leaseList = (sql: PgClient, leases: ReadonlyArray<Lease>) =>
-  sql`unnest((select ${pgPlainArray(leases.map(({ job }) => job))}::uuid[]),
-    (select ${pgPlainArray(leases.map(({ token }) => token))}::bigint[])) with ordinality as l (job, token, position)`
-
-/** Reports as `r (job, token, status, result, error, position)`, from 1. */
-const reportList = (sql: PgClient, reports: ReadonlyArray<Report>) =>
-  sql`unnest((select ${pgPlainArray(reports.map(({ job }) => job))}::uuid[]),
-    (select ${pgPlainArray(reports.map(({ token }) => token))}::bigint[]),
-    (select ${pgPlainArray(reports.map(({ outcome }) => outcome.status))}::text[]),
-    (select ${pgJsonArray(reports.map(({ outcome }) => JSON.stringify(outcome.result ?? null)))}::text[]),
-    (select ${pgArray(reports.map(({ outcome }) => outcome.status === "succeeded" ? null : outcome.error))}::text[])
-  ) with ordinality as r (job, token, status, result, error, position)`
-
-/** Jobs as `r`, of which columns that are alike in all of them are sent once. */
-const jobList = (sql: PgClient, jobs: ReadonlyArray<NewJob>, tagKeys: ReadonlyArray<string>) => {
-  const id = pgPlainArray(jobs.map((job) => job.id))
-  const type = column(jobs.map((job) => job.type), pgArray)
-  const tags = column(tagKeys, pgJsonArray)
-  const priority = column(jobs.map((job) => job.priority), pgPlainArray)
-  const input = column(jobs.map((job) => JSON.stringify(job.input ?? null)), pgJsonArray)
-  const key = column(jobs.map((job) => job.idempotencyKey ?? null), pgArray)
-  const notBefore = column(jobs.map((job) => job.notBefore ?? null), pgPlainArray)
-  const timeout = column(jobs.map((job) => job.timeout ?? null), pgPlainArray)
-  const maxAttempts = column(jobs.map((job) => job.maxAttempts), pgPlainArray)
-  return sql`(select id, coalesce(type, ${type.alike}) as type, coalesce(tag_key, ${tags.alike}) as tag_key,
-      coalesce(priority, ${priority.alike}::smallint) as priority, coalesce(input, ${input.alike}) as input,
-      coalesce(idempotency_key, ${key.alike}) as idempotency_key,
-      coalesce(not_before, ${notBefore.alike}::float8) as not_before,
-      coalesce(timeout_ms, ${timeout.alike}::bigint) as timeout_ms,
-      coalesce(max_attempts, ${maxAttempts.alike}::smallint) as max_attempts
-    from unnest((select ${id}::uuid[]), (select ${type.each}::text[]), (select ${tags.each}::text[]),
-      (select ${priority.each}::smallint[]), (select ${input.each}::text[]), (select ${key.each}::text[]),
-      (select ${notBefore.each}::float8[]), (select ${timeout.each}::bigint[]), (select ${maxAttempts.each}::smallint[])
-    ) as r (id, type, tag_key, priority, input, idempotency_key, not_before, timeout_ms, max_attempts)) as r`
-}
 
 /** The other side of an outer join that found nothing. */
 interface NoRow {
@@ -150,7 +96,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
         if (createdAt.size === jobs.length) return { createdAt, known: [] }
         const missing = jobs.filter((job) => !createdAt.has(job.id))
         const known = yield* sql<JobRow>`select ${sql.literal(columns)} from lull.job
-          where id = any(${pgArray(missing.map((job) => job.id))}::uuid[])
+          where id = any(${pgPlainArray(missing.map((job) => job.id))}::uuid[])
             or idempotency_key = any(${pgArray(missing.flatMap((job) => job.idempotencyKey ?? []))}::text[])`
         const knownJobs = known.map(fromRow)
         const byId = new Map(knownJobs.map((job) => [job.id, job]))
@@ -272,7 +218,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
         Effect.flatMap(PgClient, (sql) =>
           sql<LeasedRow>`select ${sql.literal(leased)}, priority from lull.job
             where worker = ${options.worker} and status in ('running', 'canceling')
-              and id <> all(${pgArray(options.reclaim ?? [])}::uuid[])`)
+              and id <> all(${pgPlainArray(options.reclaim ?? [])}::uuid[])`)
       )
       const limit = Math.max(0, options.limit - reclaimed.length)
       // When the next waiting job is due is told beside: a row of its own, where nothing is taken.
