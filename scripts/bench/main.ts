@@ -83,7 +83,7 @@ const speed: ReadonlyArray<Comparison> = [
   },
   {
     what: "latency",
-    candidates: [lull("latency", "300"), peer("graphile-worker (NOTIFY)", "latency", "graphile", "default", "300")],
+    candidates: [lull("latency", "1000"), peer("graphile-worker (NOTIFY)", "latency", "graphile", "default", "1000")],
     figures: [["p50", "ms p50"], ["p99", "ms p99"], ["max", "ms max"]]
   },
   {

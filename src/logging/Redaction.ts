@@ -1,0 +1,123 @@
+/**
+ * What must not be in a log: removed before anything is compared, kept or written. Pure, and linear in the length of the
+ * text.
+ *
+ * - Fields (annotations, members of logged objects, query parameters, `name=value` and `name: value` in a text) that are named
+ *   like secrets: `password`, `token`, `secret`, `authorization`, `cookie`, `apiKey`, `privateKey`, `credentials`, also at the
+ *   end of a name.
+ * - `Bearer …` and `Basic …`; user and password in a URL.
+ * - Whatever further names and patterns are given.
+ *
+ * Values of Effect's `Redacted` say `<redacted>` by themselves.
+ */
+export interface Options {
+  /** Further names of fields, in any case. */
+  readonly names?: ReadonlyArray<string> | undefined
+  /** Further patterns. They have to be linear: each line passes them. */
+  readonly patterns?: ReadonlyArray<RegExp> | undefined
+}
+
+export interface Redaction {
+  /** The same text, if there is nothing to remove. */
+  readonly text: (text: string) => string
+  /** The same value, if there is nothing to remove; else a copy without it. Looks a few levels deep. */
+  readonly value: (value: unknown) => unknown
+  readonly isSecretName: (name: string) => boolean
+}
+
+export const replacement = "<redacted>"
+
+/** What is written of an object that cannot be read. */
+const unreadable = "<unreadable>"
+
+const secretNames = [
+  "password",
+  "passwd",
+  "passphrase",
+  "secret",
+  "token",
+  "authorization",
+  "cookie",
+  "api[-_]?key",
+  "private[-_]?key",
+  "access[-_]?key",
+  "credentials?"
+]
+
+const levels = 4
+
+const escape = (text: string) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&")
+
+export const make = (options: Options = {}): Redaction => {
+  const names = [...secretNames, ...(options.names ?? []).map(escape)].join("|")
+  const further = (options.patterns ?? []).map((pattern) =>
+    new RegExp(pattern, pattern.flags.includes("g") ? pattern.flags : `${pattern.flags}g`)
+  )
+  /** Most texts have nothing of the kind, and cost this one look. */
+  const suspicious = new RegExp(`${names}|bearer|basic|://[^\\s/@]*@`, "i")
+  const name = new RegExp(`(?:${names})$`, "i")
+  const scheme = /\b(bearer|basic)\s+[\w.~+/=-]+/gi
+  // Only what has the form of a user and a password; `git@host` has none.
+  const inUrl = /:\/\/[^\s/@]*@/g
+  const pair = new RegExp(`((?:${names})["']?\\s{0,8}[:=]\\s{0,8})("[^"]*"|'[^']*'|[^\\s,;&"')}\\]]+)`, "gi")
+
+  const text = (given: string): string => {
+    let found = given
+    if (suspicious.test(given)) {
+      found = found
+        .replaceAll(scheme, (_, kind: string) => `${kind} ${replacement}`)
+        .replaceAll(inUrl, `://${replacement}@`)
+        .replaceAll(
+          pair,
+          (whole: string, before: string, secret: string) =>
+            secret === replacement || /^(bearer|basic)$/i.test(secret) ? whole : `${before}${replacement}`
+        )
+    }
+    for (const pattern of further) found = found.replaceAll(pattern, replacement)
+    return found
+  }
+
+  const isSecretName = (given: string) => name.test(given)
+
+  const value = (given: unknown, level = 0): unknown => {
+    if (typeof given === "string") return text(given)
+    if (typeof given !== "object" || given === null || level >= levels) return given
+    if (given instanceof Error) return error(given)
+    if (Array.isArray(given)) {
+      const items = given.map((item) => value(item, level + 1))
+      return items.some((item, at) => item !== given[at]) ? items : given
+    }
+    const prototype: unknown = Object.getPrototypeOf(given)
+    if (prototype !== Object.prototype && prototype !== null) return given
+    return members(given, level)
+  }
+
+  const members = (given: object, level: number): unknown => {
+    try {
+      let isChanged = false
+      const entries = Object.entries(given).map(([key, item]: [string, unknown]): [string, unknown] => {
+        const isSecret = isSecretName(key) && item !== undefined && item !== null
+        const redacted = isSecret ? replacement : value(item, level + 1)
+        isChanged ||= redacted !== item
+        return [key, redacted]
+      })
+      return isChanged ? Object.fromEntries(entries) : given
+    } catch {
+      // A getter that throws would throw in the logger too.
+      return unreadable
+    }
+  }
+
+  const error = (given: Error): Error => {
+    const message = text(given.message)
+    const stack = text(given.stack ?? "")
+    const cause = given.cause === undefined ? undefined : value(given.cause, 1)
+    if (message === given.message && stack === (given.stack ?? "") && cause === given.cause) return given
+    const copy = new Error(message, cause === undefined ? undefined : { cause })
+    copy.name = given.name
+    copy.stack = stack
+    return copy
+  }
+
+  return { text, value: (given) => value(given), isSecretName }
+}
