@@ -12,7 +12,7 @@
  *
  * Secrets are removed before anything is compared or written (`Redaction`). A summary has the fields `lull.repeat.count`,
  * `lull.repeat.seconds`, `lull.repeat.first` and `lull.repeat.last`; a record with the first of them is passed by every
- * deduplicator. `Fatal` always passes. A logger that throws is counted, and hurts nobody.
+ * deduplicator. `Fatal` always passes, and so do records under `passAlways`. A logger that throws is counted, and hurts nobody.
  */
 import {
   Cause,
@@ -29,6 +29,7 @@ import {
 } from "effect"
 import * as Deduplication from "./Deduplication.ts"
 import { maskText } from "./Masking.ts"
+import { PassAlways } from "./PassAlways.ts"
 import * as Redaction from "./Redaction.ts"
 
 export interface Options {
@@ -137,6 +138,7 @@ export const make = Effect.fnUntraced(function*(
   /** Open while anything is remembered. */
   const busy = Latch.makeUnsafe(false)
   let sinkFailures = 0
+  let passedAlways = 0
 
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
@@ -351,7 +353,10 @@ export const make = Effect.fnUntraced(function*(
   const logger = Logger.make((record: Logger.Options<unknown>) => {
     const { date, fiber, logLevel } = record
     const annotations = fiber.getRef(References.CurrentLogAnnotations)
-    if (logLevel === "Fatal" || repeatCount in annotations) return write(record)
+    if (logLevel === "Fatal" || fiber.getRef(PassAlways) || repeatCount in annotations) {
+      passedAlways++
+      return write(record)
+    }
     const isFirst = deduplication.receive(
       { now: now(), at: date.getTime(), kind: kindOf(record), level: orderOf(logLevel) },
       () => sampleOf(record),
@@ -367,9 +372,19 @@ export const make = Effect.fnUntraced(function*(
 
   // --- when
 
+  const counts = () => {
+    const counted = deduplication.counts()
+    return {
+      ...counted,
+      received: counted.received + passedAlways,
+      passed: counted.passed + passedAlways,
+      sinkFailures
+    }
+  }
+
   let counted = { passed: 0, held: 0, told: 0, evicted: 0, overflowed: 0, failed: 0 }
   const count = Effect.suspend(() => {
-    const { evicted, held, overflowed, passed, told } = deduplication.counts()
+    const { evicted, held, overflowed, passed, told } = counts()
     const before = counted
     counted = { passed, held: held + told, told, evicted, overflowed, failed: sinkFailures }
     return Effect.all([
@@ -397,7 +412,7 @@ export const make = Effect.fnUntraced(function*(
     yield* count
   })))
 
-  const made: DedupLogger = { logger, flush, counts: () => ({ ...deduplication.counts(), sinkFailures }) }
+  const made: DedupLogger = { logger, flush, counts }
   return made
 })
 

@@ -10,6 +10,7 @@
  * ```
  */
 import { Cause, Clock, Duration, Effect, Exit, type LogLevel } from "effect"
+import { passAlways } from "./PassAlways.ts"
 
 export interface Options {
   /** Of the line that says that it fails. Default `Warn`. */
@@ -38,7 +39,7 @@ export const make = (name: string, options: Options = {}): Effect.Effect<StateLo
         if (since !== undefined) return Effect.void
         since = now
         const why = Cause.prettyErrors(cause).map(({ message }) => message).join("; ")
-        return Effect.logWithLevel(options.failingLevel ?? "Warn")(`${name} is failing: ${why}`)
+        return passAlways(Effect.logWithLevel(options.failingLevel ?? "Warn")(`${name} is failing: ${why}`))
       })
 
     const ok = Effect.flatMap(Clock.currentTimeMillis, (now) => {
@@ -47,7 +48,9 @@ export const make = (name: string, options: Options = {}): Effect.Effect<StateLo
       const many = failures === 1 ? "1 failure" : `${failures} failures`
       since = undefined
       failures = 0
-      return Effect.logWithLevel(options.okLevel ?? "Info")(`${name} is well again after ${lasted}: ${many}`)
+      return passAlways(
+        Effect.logWithLevel(options.okLevel ?? "Info")(`${name} is well again after ${lasted}: ${many}`)
+      )
     })
 
     return {

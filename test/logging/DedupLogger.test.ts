@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Data, Effect, Exit, Layer, Logger, Metric, Redacted, References, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as DedupLogger from "../../src/logging/DedupLogger.ts"
+import { passAlways } from "../../src/logging/PassAlways.ts"
 
 interface Written {
   readonly at: number
@@ -145,12 +146,13 @@ describe("DedupLogger", () => {
     })
   })
 
-  it.effect("always passes Fatal, and summaries of another deduplicator", () => {
+  it.effect("always passes Fatal, summaries of another deduplicator, and what is said under passAlways", () => {
     const { layer, texts } = logging()
     return Effect.gen(function*() {
       yield* times(3, Effect.logFatal("gone"))
       yield* times(3, Effect.annotateLogs(Effect.logInfo("repeated"), DedupLogger.repeatCount, 3))
-      assert.lengthOf(texts(), 6)
+      yield* passAlways(times(3, Effect.logInfo("said already")))
+      assert.lengthOf(texts(), 9)
     }).pipe(Effect.provide(layer))
   })
 
