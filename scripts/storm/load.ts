@@ -29,8 +29,8 @@ export interface Load {
   readonly accepted: ReadonlySet<string>
   /** Answers to requests, by status; 0 is no answer. */
   readonly statuses: ReadonlyMap<number, number>
-  /** The slowest answer of each status, in milliseconds. */
-  readonly slowest: ReadonlyMap<number, number>
+  /** When each request that was refused as unavailable began, and what its answer took, in milliseconds. */
+  readonly refusals: ReadonlyArray<{ readonly at: number; readonly millis: number }>
   readonly submit: (count: number) => Promise<void>
   /** Submits one job each `everyMillis`, until it is told to stop. */
   readonly begin: (everyMillis: number) => () => Promise<void>
@@ -43,11 +43,12 @@ export const make = (address: string, ledger: string): Load => {
   const accepted = new Set<string>()
   const open = new Set<string>()
   const statuses = new Map<number, number>()
-  const slowest = new Map<number, number>()
+  const refusals: Array<{ readonly at: number; readonly millis: number }> = []
   let next = 0
 
   const post = async (key: string) => {
     open.add(key)
+    const at = Date.now()
     const before = performance.now()
     let status = 0
     try {
@@ -67,7 +68,7 @@ export const make = (address: string, ledger: string): Load => {
       appendFileSync(`${ledger}.errors`, `${String(error)}\n`)
     }
     statuses.set(status, (statuses.get(status) ?? 0) + 1)
-    slowest.set(status, Math.max(slowest.get(status) ?? 0, performance.now() - before))
+    if (status === 503) refusals.push({ at, millis: performance.now() - before })
     if (status === 201) {
       accepted.add(key)
       open.delete(key)
@@ -77,7 +78,7 @@ export const make = (address: string, ledger: string): Load => {
   return {
     accepted,
     statuses,
-    slowest,
+    refusals,
     submit: async (count) => {
       for (let index = 0; index < count; index++) await post(`job-${next++}`)
     },

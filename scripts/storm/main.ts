@@ -38,6 +38,12 @@ if (faults.length === 0 || !(seconds > 0)) {
 
 const say = (text: string) => Effect.sync(() => process.stderr.write(`${text}\n`))
 
+/** The loops that made the storm; and the same, with nothing changed but the layer of their loggers. */
+const naiveLoops = [
+  { process: "naive loops", environment: {} },
+  { process: "naive loops, deduplicated", environment: { STORM_DEDUPLICATED: "yes" } }
+]
+
 /** Before the outage: long enough for all connections to be there. */
 const warmUp = "8 seconds"
 const backlog = 200
@@ -82,30 +88,38 @@ const run = Effect.fnUntraced(function*(kind: Kind, directory: string) {
   yield* Effect.sleep(warmUp)
   yield* Effect.promise(() => load.submit(backlog))
 
-  const naive = flags["no-naive"] ? undefined : yield* Measured.start({
-    name: `naive-${kind}`,
-    directory,
-    script: fileURLToPath(new URL("./naive.ts", import.meta.url)),
-    environment: { LULL_DATABASE_URL: database.url },
-    databasePort: database.port
-  })
-  if (naive !== undefined) yield* Effect.sleep("3 seconds")
+  const others = flags["no-naive"] ?
+    [] :
+    yield* Effect.forEach(naiveLoops, ({ environment, process }, at) =>
+      Effect.map(
+        Measured.start({
+          name: `naive-${at}-${kind}`,
+          directory,
+          script: fileURLToPath(new URL("./naive.ts", import.meta.url)),
+          environment: { ...environment, LULL_DATABASE_URL: database.url },
+          databasePort: database.port
+        }),
+        (measured) => ({ process, measured })
+      ))
+  if (others.length > 0) yield* Effect.sleep("3 seconds")
 
   yield* say(`${kind}: the database is going away for ${seconds} s`)
-  const cpuBefore = [lull.cpuSeconds(), naive?.cpuSeconds()]
+  const watched = [lull, ...others.map(({ measured }) => measured)]
+  const cpuBefore = watched.map((each) => each.cpuSeconds())
   const { from, to } = yield* database.outage(seconds)
-  const cpuAfter = [lull.cpuSeconds(), naive?.cpuSeconds()]
+  const cpuAfter = watched.map((each) => each.cpuSeconds())
   const isAlive = lull.isAlive()
-  const naiveRow = naive === undefined ? undefined : {
-    process: "naive loops",
-    ...observe(naive, from, to),
-    cpuSeconds: difference(cpuBefore[1], cpuAfter[1]),
-    alive: naive.isAlive()
-  }
-  naive?.child.kill("SIGKILL")
+  // What is written within the five seconds after it belongs to it.
+  yield* Effect.sleep("5 seconds")
+  const otherRows = others.map(({ measured, process }, at): Row => ({
+    process,
+    ...observe(measured, from, to),
+    cpuSeconds: difference(cpuBefore[at + 1], cpuAfter[at + 1]),
+    alive: measured.isAlive()
+  }))
+  for (const { measured } of others) measured.child.kill("SIGKILL")
 
   yield* say(`${kind}: it takes writes again; the backlog is being worked off`)
-  yield* Effect.sleep("5 seconds")
   yield* Effect.promise(stopLoad)
   yield* Effect.promise(load.settle)
   const deadline = (yield* Clock.currentTimeMillis) + 120_000
@@ -135,11 +149,20 @@ const run = Effect.fnUntraced(function*(kind: Kind, directory: string) {
     notSucceeded: Number(unfinished?.["jobs"]),
     twice: [...ledger.starts.values()].filter((starts) => starts.length > 1).length,
     locked: Number(locked?.["jobs"]),
-    refusals: load.statuses.get(503) ?? 0,
-    slowestRefusalMillis: Math.round(load.slowest.get(503) ?? 0)
+    refusals: load.refusals.length,
+    slowestRefusalMillis: Math.round(slowestOnceKnown(lull, load, from))
   }
-  return { kind, seconds: Math.round((to - from) / 100) / 10, rows: naiveRow === undefined ? [row] : [row, naiveRow] }
+  return { kind, seconds: Math.round((to - from) / 100) / 10, rows: [row, ...otherRows] }
 })
+
+/**
+ * Of the requests that began when the service knew, as it had said. Before that a request in flight waits for the answer
+ * of a hung server, or asks again whether its job was stored.
+ */
+const slowestOnceKnown = (lull: Measured.Measured, load: Load.Load, from: number) => {
+  const known = lull.lines.find(({ at, text }) => at >= from && text.includes("database unavailable"))?.at ?? from
+  return Math.max(0, ...load.refusals.filter(({ at }) => at > known).map(({ millis }) => millis))
+}
 
 /** From the beginning of the outage until the service has said that it is over. */
 const observe = (measured: Measured.Measured, from: number, to: number) => {

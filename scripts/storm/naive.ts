@@ -8,10 +8,13 @@
 // A query that fails at once costs about 2 ms, so that a few loops of each kind make the 4,000 lines a second.
 import { NodeRuntime } from "@effect/platform-node"
 import * as PgClient from "@effect/sql-pg/PgClient"
-import { Effect, Redacted } from "effect"
+import { Effect, Layer, Logger, Redacted } from "effect"
+import { DedupLogger } from "../../src/logging/index.ts"
 
 const url = process.env["LULL_DATABASE_URL"] ?? ""
 const loopsOfEachKind = 8
+const isDeduplicated = process.env["STORM_DEDUPLICATED"] !== undefined
+const Loggers = Logger.layer([Logger.consoleLogFmt])
 
 const tailnetLoop = (peer: number) =>
   Effect.gen(function*() {
@@ -48,5 +51,7 @@ Effect.all(
   { concurrency: "unbounded" }
 ).pipe(
   Effect.provide(PgClient.layer({ url: Redacted.make(url), maxConnections: 2 * loopsOfEachKind })),
+  // The only difference that `lull/logging` makes in a program.
+  Effect.provide(isDeduplicated ? DedupLogger.layer().pipe(Layer.provide(Loggers)) : Loggers),
   NodeRuntime.runMain
 )

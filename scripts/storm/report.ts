@@ -36,7 +36,7 @@ const columns: ReadonlyArray<readonly [title: string, cell: (row: Row, result: R
   ["lost", (row) => String(row.lost ?? "–")],
   ["run twice", (row) => String(row.twice ?? "–")],
   ["still locked", (row) => String(row.locked ?? "–")],
-  ["slowest 503", (row) => row.slowestRefusalMillis === undefined ? "–" : `${row.slowestRefusalMillis} ms`],
+  ["slowest 503 once known", (row) => row.slowestRefusalMillis === undefined ? "–" : `${row.slowestRefusalMillis} ms`],
   ["process", (row) => row.alive ? "alive" : "ended"]
 ]
 

@@ -9,6 +9,7 @@ import { join } from "node:path"
 import { Availability } from "../database/Availability.ts"
 import { describe } from "../database/Unavailable.ts"
 import * as Server from "../http/Server.ts"
+import * as DedupLogger from "../logging/DedupLogger.ts"
 import { Loops } from "../loop/Loops.ts"
 import { Executor } from "../provisioner/Executor.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
@@ -47,7 +48,7 @@ const logLevels = {
 export const logging = (settings: Pick<Settings, "logLevel" | "logFormat">, isTerminal: boolean) => {
   const format: LogFormat = settings.logFormat ?? (isTerminal ? "pretty" : "logfmt")
   return Layer.mergeAll(
-    Logger.layer([logger(format, isTerminal)]),
+    DedupLogger.layer().pipe(Layer.provide(Logger.layer([logger(format, isTerminal)]))),
     Layer.succeed(Logger.LogToStderr, true),
     Layer.succeed(References.MinimumLogLevel, logLevels[settings.logLevel])
   )

@@ -13,6 +13,7 @@
  * what was cached of the old one has to be compared anew.
  */
 import { Cause, Clock, Context, Duration, Effect, Latch, Layer, Pull, Schedule, SubscriptionRef } from "effect"
+import { passAlways } from "../logging/PassAlways.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import { Loops } from "../loop/Loops.ts"
 import { Link, type ServerIdentity } from "./Link.ts"
@@ -86,7 +87,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const say = ([next, lines]: readonly [OutageVoice.Voice, ReadonlyArray<OutageVoice.Line>]) =>
     Effect.suspend(() => {
       voice = next
-      return Effect.forEach(lines, ({ level, text }) => Effect.logWithLevel(level)(text), { discard: true })
+      // What is worth saying has been decided: a second outage is no repeat of the first.
+      return passAlways(Effect.forEach(lines, ({ level, text }) => Effect.logWithLevel(level)(text), { discard: true }))
     })
 
   /** A probe over the kept connection; and if that is broken, over a new one before anybody calls it an outage. */
