@@ -9,6 +9,7 @@ import { Cause, Effect, Exit, Layer } from "effect"
 import * as Command from "effect/cli/Command"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import { filter } from "./cli/filter.ts"
 import { ExitWith, job } from "./cli/job.ts"
 import { explain, serve as runService } from "./cli/serve.ts"
 import { describeSettings } from "./Settings.ts"
@@ -44,7 +45,7 @@ const watchSignals = () => {
 
 const lull = Command.make("lull").pipe(
   Command.withDescription("Jobs on PostgreSQL that survive its outages: quiet, lossless, quick to return"),
-  Command.withSubcommands([serve, job])
+  Command.withSubcommands([serve, job, filter])
 )
 
 const Services = Layer.mergeAll(NodeServices.layer, FetchHttpClient.layer, SecureRandom.layerWebCrypto)

@@ -12,7 +12,7 @@
  *
  * Never masked, as they tell one kind from another:
  *
- * - numbers after `code`, `errno`, `status`, `exit`, `signal`, `SQLSTATE`, `error`, `line`, also as the end of a name
+ * - numbers after `code`, `errno`, `status`, `exit`, `signal`, `SQLSTATE`, `error`, `line`, `level`, also as the end of a name
  *   (`statusCode`, `exit_code`), whatever of ` :=("'#[-` stands between;
  * - a number at the place of an HTTP status: after `HTTP`, or `HTTP/1.1"`, or `GET /path`, or of the form `503 Service …`;
  * - positions in source files: `main.go:42`, `index.js:12:5`;
@@ -58,7 +58,7 @@ export const longestOutput = (length: number) => 3 * length + 8
 
 /** Words after which a number is a code, in lower case. */
 const codeWords = (
-  "code errno status exit exited signal sqlstate error line http " +
+  "code errno status exit exited signal sqlstate error line http level " +
   "statuscode exitcode errorcode errcode returncode"
 ).split(" ")
 

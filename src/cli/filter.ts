@@ -1,0 +1,152 @@
+/** `lull filter`: the log of any program, from standard input to standard output, without its repeats. */
+import { Clock, Effect, Latch, type PlatformError, Semaphore, Stdio, Stream } from "effect"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Filter from "../logging/filter/Filter.ts"
+
+const unitMillis: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
+
+const parseWindow = (text: string): number => {
+  const [, count, unit = ""] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text) ?? []
+  const millis = Number(count) * (unitMillis[unit] ?? Number.NaN)
+  if (!(millis >= 1)) throw new Error(`${JSON.stringify(text)} should be a time, as 10s, 500ms or 2m`)
+  return millis
+}
+
+/** A record that is complete is not kept from its reader for longer, when no further line comes. */
+const patience = 100
+
+/** So many of the noisiest kinds, each with so much of its first record. */
+const reported = 20
+const reportedLength = 160
+
+/** Who reads our output has had enough. */
+const isBrokenPipe = (error: PlatformError.PlatformError) =>
+  /EPIPE|ERR_STREAM_DESTROYED/.test(String(error.reason.cause ?? error))
+
+const concatenated = (parts: ReadonlyArray<Uint8Array>) => parts.length === 1 ? parts[0]! : Buffer.concat(parts)
+
+const run = Effect.fnUntraced(function*(options: Filter.Options & { readonly summaries: "stdout" | "stderr" }) {
+  const stdio = yield* Stdio.Stdio
+  const clock = yield* Clock.Clock
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  const at = () => clock.currentTimeMillisUnsafe()
+  const encoder = new TextEncoder()
+  let output: Array<Uint8Array> = []
+  let told: Array<Uint8Array> = []
+  const filter = Filter.make(options, {
+    pass: (bytes) => output.push(bytes),
+    tell: (line) => (options.summaries === "stdout" ? output : told).push(encoder.encode(`${line}\n`))
+  })
+  const writing = yield* Semaphore.make(1)
+  const busy = Latch.makeUnsafe(false)
+
+  // One at a time, and waited for: what the reader does not take is not read either.
+  const flush = writing.withPermit(Effect.suspend(() => {
+    const parts = output
+    const summaries = told
+    output = []
+    told = []
+    return Effect.andThen(
+      parts.length === 0 ? Effect.void : Stream.run(Stream.make(concatenated(parts)), stdio.stdout()),
+      summaries.length === 0 ? Effect.void : Stream.run(Stream.make(concatenated(summaries)), stdio.stderr())
+    )
+  }))
+
+  const keepTime = Effect.forever(Effect.gen(function*() {
+    const due = filter.nextDue()
+    if (!filter.isOpen() && due === undefined) {
+      busy.closeUnsafe()
+      yield* busy.await
+    }
+    yield* Effect.sleep(patience)
+    filter.tick(now(), at())
+    yield* flush
+  }))
+
+  const read = Stream.runForEach(stdio.stdin, (chunk) => {
+    filter.write(chunk, now(), at())
+    busy.openUnsafe()
+    return flush
+  })
+
+  const end = Effect.suspend(() => {
+    filter.end(now(), at())
+    return options.stats === true ? Stream.run(Stream.make(report(filter)), stdio.stdout()) : flush
+  })
+
+  yield* Effect.raceFirst(read, keepTime).pipe(
+    Effect.onInterrupt(() => Effect.ignore(end)),
+    Effect.andThen(end),
+    Effect.catchIf(isBrokenPipe, () => Effect.void)
+  )
+})
+
+/** What repeated most. */
+const report = (filter: Filter.Filter): string => {
+  const noise = filter.report()
+  const records = noise.reduce((sum, { count }) => sum + count, 0)
+  const bytes = noise.reduce((sum, each) => sum + each.bytes, 0)
+  const rows = noise.slice(0, reported).map(({ bytes: size, count, sample }) => {
+    const head = sample.split("\n")[0] ?? ""
+    const shown = head.length > reportedLength ? `${head.slice(0, reportedLength)}…` : head
+    return `${String(count).padStart(10)}  ${percent(count, records).padStart(6)}  ${
+      percent(size, bytes).padStart(6)
+    }  ${shown}`
+  })
+  const title = `${"records".padStart(10)}  ${"share".padStart(6)}  ${"bytes".padStart(6)}  first of the kind`
+  const more = noise.length > reported ? [`and ${noise.length - reported} further kinds`] : []
+  return [`${records} records of ${noise.length} kinds, ${bytes} bytes`, title, ...rows, ...more].map((line) =>
+    `${line}\n`
+  ).join("")
+}
+
+const percent = (part: number, whole: number) => `${whole === 0 ? 0 : Math.round(1_000 * part / whole) / 10}%`
+
+export const filter = Command.make(
+  "filter",
+  {
+    window: Flag.String("window").pipe(
+      Flag.withDescription("When repeats are told first, as 10s; then after twice as long each time"),
+      Flag.withDefault("10s"),
+      Flag.mapTryCatch(parseWindow, (error) => error instanceof Error ? error.message : String(error))
+    ),
+    adjacent: Flag.Boolean("adjacent").pipe(
+      Flag.withDescription("Hold only repeats that follow one another"),
+      Flag.withDefault(false)
+    ),
+    eventTime: Flag.Boolean("event-time").pipe(
+      Flag.withDescription("Go by the times in the log: for logs that were written before"),
+      Flag.withDefault(false)
+    ),
+    format: Flag.Literals("format", ["auto", "text", "json", "logfmt"]).pipe(
+      Flag.withDescription("How the records are written; auto looks at each"),
+      Flag.withDefault("auto" as const)
+    ),
+    key: Flag.String("key").pipe(
+      Flag.withDescription("Fields that make a JSON or logfmt record the same as another, as level,msg"),
+      Flag.withDefault("")
+    ),
+    summaries: Flag.Literals("summaries", ["stdout", "stderr"]).pipe(
+      Flag.withDescription("Where repeats are told"),
+      Flag.withDefault("stdout" as const)
+    ),
+    stats: Flag.Boolean("stats").pipe(
+      Flag.withDescription("Print what repeats most, instead of the log"),
+      Flag.withDefault(false)
+    )
+  },
+  ({ adjacent, eventTime, format, key, stats, summaries, window }) =>
+    run({
+      windowMillis: window,
+      adjacent,
+      eventTime,
+      format,
+      keys: key.split(",").map((name) => name.trim()).filter(Boolean),
+      stats,
+      summaries
+    })
+).pipe(
+  Command.withDescription("Take the repeats out of any program's log: program 2>&1 | lull filter"),
+  Command.withShortDescription("Take the repeats out of a log")
+)
