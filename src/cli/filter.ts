@@ -3,6 +3,7 @@ import { Clock, Effect, Latch, type PlatformError, Semaphore, Stdio, Stream } fr
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Filter from "../logging/filter/Filter.ts"
+import { ExitWith } from "./ExitWith.ts"
 
 const unitMillis: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
 
@@ -78,7 +79,8 @@ const run = Effect.fnUntraced(function*(options: Filter.Options & { readonly sum
   yield* Effect.raceFirst(read, keepTime).pipe(
     Effect.onInterrupt(() => Effect.ignore(end)),
     Effect.andThen(end),
-    Effect.catchIf(isBrokenPipe, () => Effect.void)
+    // As a program ends that gets SIGPIPE; to leave it to the end of the input could take for ever.
+    Effect.catchIf(isBrokenPipe, () => Effect.die(new ExitWith(128 + 13)))
   )
 })
 

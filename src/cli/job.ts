@@ -7,15 +7,7 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { JobDocument } from "../http/JobDocuments.ts"
 import { clientAddress } from "../Settings.ts"
 import * as Client from "./Client.ts"
-
-/** The status with which the command ends, when it is not 0. */
-export class ExitWith extends Error {
-  readonly status: number
-  constructor(status: number) {
-    super(`exit status ${status}`)
-    this.status = status
-  }
-}
+import { ExitWith } from "./ExitWith.ts"
 
 const url = Flag.String("url").pipe(
   Flag.withDescription("Address of the service (LULL_URL)"),
