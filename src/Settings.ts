@@ -31,6 +31,10 @@ export interface Settings {
   readonly logLevel: LogLevelName
   /** `undefined`: whatever fits the terminal. */
   readonly logFormat: LogFormat | undefined
+  /** `undefined`: the usual place in the data directory. */
+  readonly logFile: string | "none" | undefined
+  /** Bytes. */
+  readonly logQuota: number
   readonly token: Redacted.Redacted<string> | undefined
   readonly shutdownDeadline: Duration.Duration
 }
@@ -102,6 +106,24 @@ const readTags = (text: string | undefined): Result.Result<Tags, string> => {
   return Object.keys(tags).length <= limits.tags ? ok(tags) : wrong(`at most ${limits.tags} tags`)
 }
 
+const unitBytes: Readonly<Record<string, number>> = {
+  "": 1,
+  k: 1e3,
+  m: 1e6,
+  g: 1e9,
+  ki: 2 ** 10,
+  mi: 2 ** 20,
+  gi: 2 ** 30
+}
+
+const readBytes = (text: string | undefined): Result.Result<number, string> => {
+  const match = /^(\d+(?:\.\d+)?)\s*(|[kmg]|[kmg]i)b?$/i.exec(text ?? "100 MB")
+  const bytes = Math.floor(Number(match?.[1]) * (unitBytes[match?.[2]?.toLowerCase() ?? ""] ?? Number.NaN))
+  return bytes >= smallestLogQuota ? ok(bytes) : wrong("at least 1 MB, as 500 MB or 2 GB")
+}
+
+const smallestLogQuota = 1_000_000
+
 const unitMillis: Readonly<Record<string, number>> = { milli: 1, second: 1_000, minute: 60_000, hour: 3_600_000 }
 
 const table = {
@@ -166,6 +188,19 @@ const table = {
     fallback: "pretty on a terminal, else logfmt",
     meaning: logFormats.join(", "),
     read: oneOf(logFormats, undefined)
+  }),
+  logFile: row({
+    name: "LULL_LOG_FILE",
+    fallback: "log/lull.log in LULL_DATA_DIR",
+    meaning: "the log beside stderr, rotated and compressed, in a directory of its own; none for no file",
+    read: (text): Result.Result<string | undefined, string> =>
+      ok(text === undefined || text === "none" ? text : resolve(text))
+  }),
+  logQuota: row({
+    name: "LULL_LOG_QUOTA",
+    fallback: "100 MB",
+    meaning: "what may be in the directory of LULL_LOG_FILE at most, earlier runs included",
+    read: readBytes
   }),
   token: row({
     name: "LULL_TOKEN",
@@ -239,6 +274,8 @@ export const read = (lookUp: (name: string) => string | undefined): Result.Resul
     workerTags: one(table.workerTags),
     logLevel: one(table.logLevel),
     logFormat: one(table.logFormat),
+    logFile: one(table.logFile),
+    logQuota: one(table.logQuota),
     token: one(table.token),
     shutdownDeadline: one(table.shutdownDeadline)
   }
@@ -256,7 +293,8 @@ export const read = (lookUp: (name: string) => string | undefined): Result.Resul
 const isComplete = (values: { readonly [Key in keyof Values]: Values[Key] | undefined }): values is Values =>
   values.listen !== undefined && values.dataDirectory !== undefined && values.workerTags !== undefined &&
   values.workerSlots !== undefined && values.databaseConnections !== undefined &&
-  values.databasePrepare !== undefined && values.logLevel !== undefined && values.shutdownDeadline !== undefined
+  values.databasePrepare !== undefined && values.logLevel !== undefined && values.logQuota !== undefined &&
+  values.shutdownDeadline !== undefined
 
 /** From the environment, or whatever `ConfigProvider` is installed. */
 export const fromConfig: Effect.Effect<Settings, InvalidSettings> = Effect.gen(function*() {

@@ -23,11 +23,16 @@ const longestShutdownMillis = 60_000
 const serve = Command.make("serve", {}, () =>
   Effect.suspend(() => {
     watchSignals()
-    return runService(process.stderr.isTTY, Object.keys(process.env))
+    return runService(process.stderr.isTTY, Object.keys(process.env), onHangup)
   })).pipe(
     Command.withDescription(`Run the service until SIGTERM. Settings, by environment:\n\n${describeSettings()}`),
     Command.withShortDescription("Run the service")
   )
+
+/** Without a terminal that could hang up, SIGHUP means what it means to a service: the log file was moved away. */
+const onHangup = (reopen: () => void) => {
+  if (!process.stderr.isTTY) process.on("SIGHUP", reopen)
+}
 
 /** The first signal is handled by the runtime, which lets jobs end; a second one means now. */
 const watchSignals = () => {

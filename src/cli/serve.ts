@@ -10,6 +10,7 @@ import { Availability } from "../database/Availability.ts"
 import { describe } from "../database/Unavailable.ts"
 import * as Server from "../http/Server.ts"
 import * as DedupLogger from "../logging/DedupLogger.ts"
+import * as RotatingFile from "../logging/RotatingFile.ts"
 import { Loops } from "../loop/Loops.ts"
 import { Executor } from "../provisioner/Executor.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
@@ -44,15 +45,36 @@ const logLevels = {
   none: "None"
 } as const
 
-/** Logs go to stderr; stdout is for results. */
-export const logging = (settings: Pick<Settings, "logLevel" | "logFormat">, isTerminal: boolean) => {
-  const format: LogFormat = settings.logFormat ?? (isTerminal ? "pretty" : "logfmt")
-  return Layer.mergeAll(
-    DedupLogger.layer().pipe(Layer.provide(Logger.layer([logger(format, isTerminal)]))),
-    Layer.succeed(Logger.LogToStderr, true),
-    Layer.succeed(References.MinimumLogLevel, logLevels[settings.logLevel])
-  )
-}
+/** Logs go to stderr, as stdout is for results; and to a file, unless that is not wanted. */
+const logging = Effect.fnUntraced(
+  function*(settings: Settings, isTerminal: boolean, onHangup: OnHangup) {
+    const format: LogFormat = settings.logFormat ?? (isTerminal ? "pretty" : "logfmt")
+    const stderr = logger(format, isTerminal)
+    const file = yield* Effect.provide(logFile(settings), Logger.layer([stderr]))
+    if (file !== undefined) {
+      const runFork = Effect.runForkWith(yield* Effect.context<never>())
+      onHangup(() => runFork(file.reopen))
+    }
+    return DedupLogger.layer({ loggers: file === undefined ? [stderr] : [stderr, file.logger] })
+  },
+  (effect, settings) =>
+    Layer.unwrap(effect).pipe(Layer.provideMerge(Layer.mergeAll(
+      Layer.succeed(Logger.LogToStderr, true),
+      Layer.succeed(References.MinimumLogLevel, logLevels[settings.logLevel])
+    )))
+)
+
+const logFile = Effect.fnUntraced(function*({ dataDirectory, logFile, logFormat, logQuota }: Settings) {
+  if (logFile === "none") return undefined
+  const file = RotatingFile.make({
+    path: logFile ?? join(dataDirectory, "log", "lull.log"),
+    quota: logQuota,
+    format: logFormat === "json" ? Logger.formatJson : Logger.formatLogFmt
+  })
+  if (logFile !== undefined) return yield* file
+  // Nobody has asked for it, so nobody should be kept from starting by it.
+  return yield* Effect.catch(file, (error) => Effect.as(Effect.logWarning(error.message), undefined))
+})
 
 const hostInUrl = (host: string) => host.includes(":") ? `[${host}]` : host
 
@@ -98,8 +120,11 @@ const withDatabase = (settings: Settings) => {
   }))
 }
 
+/** Calls what it is given when the process is to open its log file anew. */
+export type OnHangup = (reopen: () => void) => void
+
 /** Runs until it is interrupted, or a loop has died. `environment`: the names of all variables. */
-export const serve = (isTerminal: boolean, environment: ReadonlyArray<string>) =>
+export const serve = (isTerminal: boolean, environment: ReadonlyArray<string>, onHangup: OnHangup) =>
   Effect.gen(function*() {
     const settings = yield* fromConfig
     return yield* Effect.gen(function*() {
@@ -120,7 +145,7 @@ export const serve = (isTerminal: boolean, environment: ReadonlyArray<string>) =
         yield* Effect.logInfo("try: npm run lull -- job submit --wait --follow -- echo hello")
       }))
       return yield* Effect.ensuring(Context.get(services, Loops).join, Fiber.interrupt(greeting))
-    }).pipe(Effect.scoped, Effect.provide(logging(settings, isTerminal)))
+    }).pipe(Effect.scoped, Effect.provide(logging(settings, isTerminal, onHangup)))
   })
 
 /** What is said, in one line, of an error that somebody can do something about. */

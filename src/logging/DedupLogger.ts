@@ -8,7 +8,7 @@
  *
  * Two records are the same if they have the same level, component (log spans and annotations), error tags, message, and
  * place of a defect, after what is variable in them has been masked (`Masking`). Annotations that connect records of one
- * request or one job are no part of it; a summary names the first and the last of them.
+ * request or one job are no part of it. A summary shows the first and the last value of each annotation that varied.
  *
  * Secrets are removed before anything is compared or written (`Redaction`). A summary has the fields `lull.repeat.count`,
  * `lull.repeat.seconds`, `lull.repeat.first` and `lull.repeat.last`; a record with the first of them is passed by every
@@ -101,8 +101,7 @@ interface Remembered {
 interface Sample {
   readonly message: string
   readonly level: LogLevel.LogLevel
-  readonly annotations: Readonly<Record<string, unknown>>
-  readonly correlated: Readonly<Record<string, string>>
+  readonly annotations: Readonly<Record<string, string>>
   readonly console: Console.Console
   readonly toStderr: boolean
 }
@@ -247,16 +246,20 @@ export const make = Effect.fnUntraced(function*(
     return kind
   }
 
-  const correlatedOf = (annotations: Readonly<Record<string, unknown>>) => {
-    let found: Record<string, string> | undefined
+  const shown = (name: string, value: unknown) =>
+    redaction.isSecretName(name) ? Redaction.replacement : cut(redaction.text(textOf(value)), longestValue)
+
+  /** For every record that is held, so that nothing is computed but what could be large. */
+  const lastOf = (annotations: Readonly<Record<string, unknown>>) => {
+    let last: Record<string, unknown> | undefined
     for (const name in annotations) {
-      if (!correlated.has(name)) continue
-      found ??= {}
-      found[name] = redaction.isSecretName(name)
-        ? Redaction.replacement
-        : cut(redaction.text(textOf(annotations[name])), longestValue)
+      const value = annotations[name]
+      last ??= {}
+      last[name] = typeof value === "number" || (typeof value === "string" && value.length <= longestValue)
+        ? value
+        : shown(name, value)
     }
-    return found
+    return last
   }
 
   const sampleOf = ({ cause, fiber, logLevel, message }: Logger.Options<unknown>) => {
@@ -266,32 +269,26 @@ export const make = Effect.fnUntraced(function*(
       Cause.isInterruptReason(reason) ? [] : [summaryOf(Cause.isFailReason(reason) ? reason.error : reason.defect)]
     )
     const text = cut(redaction.text([...parts.map(textOf), ...errors].join(" ")), longestKept)
-    const annotations = Object.fromEntries(
-      Object.entries(given).filter(([name]) => !correlated.has(name)).map(([name, value]) => [
-        name,
-        redaction.isSecretName(name) ? Redaction.replacement : cut(redaction.text(textOf(value)), longestValue)
-      ])
-    )
+    const annotations = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, shown(name, value)]))
     const sample: Sample = {
       message: text,
       level: logLevel,
       annotations,
-      correlated: correlatedOf(given) ?? {},
       console: fiber.getRef(Console.Console),
       toStderr: fiber.getRef(Logger.LogToStderr)
     }
-    const bytes = 2 * (text.length + JSON.stringify(annotations).length + JSON.stringify(sample.correlated).length)
+    const bytes = 2 * (text.length + JSON.stringify(annotations).length)
     return { sample, bytes }
   }
 
   // --- what is told
 
-  const tellHeld = (held: Deduplication.Held<Sample, Readonly<Record<string, string>>>) => {
-    const { annotations, correlated: first, level, message } = held.sample
+  const tellHeld = (held: Deduplication.Held<Sample, Readonly<Record<string, unknown>>>) => {
+    const { annotations, level, message } = held.sample
     const seconds = held.lastedMillis / 1_000
-    const ranges = Object.entries(first).map(([name, value]) => {
-      const last = held.last?.[name] ?? value
-      return [name, last === value ? value : `${value} … ${last}`]
+    const ranges = Object.entries(annotations).map(([name, first]) => {
+      const last = held.last !== undefined && name in held.last ? shown(name, held.last[name]) : first
+      return [name, last === first ? first : `${first} … ${last}`]
     })
     writeAs(
       held.sample,
@@ -302,7 +299,6 @@ export const make = Effect.fnUntraced(function*(
         date: new Date(clock.currentTimeMillisUnsafe())
       },
       {
-        ...annotations,
         ...Object.fromEntries(ranges),
         [repeatCount]: held.count,
         "lull.repeat.seconds": seconds,
@@ -341,7 +337,7 @@ export const make = Effect.fnUntraced(function*(
     )
   }
 
-  const deduplication = Deduplication.make<Sample, Readonly<Record<string, string>>>(
+  const deduplication = Deduplication.make<Sample, Readonly<Record<string, unknown>>>(
     {
       ...options,
       shortestMillis: shortest,
@@ -360,7 +356,7 @@ export const make = Effect.fnUntraced(function*(
     const isFirst = deduplication.receive(
       { now: now(), at: date.getTime(), kind: kindOf(record), level: orderOf(logLevel) },
       () => sampleOf(record),
-      () => correlatedOf(annotations)
+      () => lastOf(annotations)
     )
     busy.openUnsafe()
     if (!isFirst) {

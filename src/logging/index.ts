@@ -2,4 +2,5 @@
 export * as DedupLogger from "./DedupLogger.ts"
 export { PassAlways, passAlways } from "./PassAlways.ts"
 export * as Redaction from "./Redaction.ts"
+export * as RotatingFile from "./RotatingFile.ts"
 export * as StateLog from "./StateLog.ts"

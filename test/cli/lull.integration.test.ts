@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -82,6 +82,32 @@ describe("lull", () => {
     await ended
     assert.match(stderr(), /LULL_WORKER_SLOT: there is no such setting/)
     assert.match(stderr(), /listens at http:\/\/127\.0\.0\.1:[1-9]\d*"/)
+  })
+
+  it("keeps its log in a file too, and makes that anew on SIGHUP", async () => {
+    const file = join(directory, "log", "here.log")
+    const { child, ended, stderr } = await serve({ LULL_LISTEN: "127.0.0.1:0", LULL_LOG_FILE: file })
+    while (!/ready at/.test(stderr())) await pause(20)
+    await pause(300)
+    assert.match(readFileSync(file, "utf8"), /level=INFO .*lull is ready at/)
+    renameSync(file, `${file}.1`)
+    child.kill("SIGHUP")
+    while (!existsSync(file)) await pause(20)
+    child.kill("SIGTERM")
+    await ended
+    assert.strictEqual(child.exitCode, 0)
+  })
+
+  it("does not start with a log file that it was told of and cannot have", async () => {
+    const { ended } = await serve({ LULL_LOG_FILE: "/dev/null/lull.log" })
+    const { status, stderr } = await ended
+    assert.strictEqual(status, 1)
+    assert.match(stderr, /^the log file \/dev\/null\/lull\.log cannot be used: .*\n$/)
+    const wrong = await serve({ LULL_LOG_QUOTA: "1 kB" })
+    assert.match(
+      (await wrong.ended).stderr,
+      /LULL_LOG_QUOTA="1 kB" is wrong: it should be at least 1 MB, as 500 MB or 2 GB/
+    )
   })
 
   it("submits a job, follows its output on its own streams, and exits with its status", async () => {
