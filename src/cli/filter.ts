@@ -1,7 +1,15 @@
 /** `lull filter`: the log of any program, from standard input to standard output, without its repeats. */
-import { Clock, Effect, Latch, type PlatformError, Semaphore, Stdio, Stream } from "effect"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
+// By module: all of `effect` takes as long to load as all the rest of a filter.
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Latch from "effect/Latch"
+import type * as PlatformError from "effect/PlatformError"
+import * as Semaphore from "effect/Semaphore"
+import * as Stdio from "effect/Stdio"
+import * as Stream from "effect/Stream"
 import * as Filter from "../logging/filter/Filter.ts"
 import { ExitWith } from "./ExitWith.ts"
 
@@ -27,8 +35,24 @@ const isBrokenPipe = (error: PlatformError.PlatformError) =>
 
 const concatenated = (parts: ReadonlyArray<Uint8Array>) => parts.length === 1 ? parts[0]! : Buffer.concat(parts)
 
-const run = Effect.fnUntraced(function*(options: Filter.Options & { readonly summaries: "stdout" | "stderr" }) {
+/** Where repeats are told: a stream of ours, or the number of a file descriptor. */
+type Summaries = "stdout" | "stderr" | number
+
+const parseSummaries = (text: string): Summaries => {
+  if (text === "stdout" || text === "stderr") return text
+  const descriptor = /^\d{1,4}$/.test(text) ? Number(text) : Number.NaN
+  if (descriptor === 1) return "stdout"
+  if (descriptor === 2) return "stderr"
+  if (!(descriptor > 2)) throw new Error(`${JSON.stringify(text)} should be stdout, stderr or a file descriptor, as 3`)
+  return descriptor
+}
+
+const run = Effect.fnUntraced(function*(options: Filter.Options & { readonly summaries: Summaries }) {
   const stdio = yield* Stdio.Stdio
+  const files = yield* FileSystem.FileSystem
+  const summaries = typeof options.summaries === "number"
+    ? files.sink(`/dev/fd/${options.summaries}`, { flag: "a" })
+    : stdio.stderr()
   const clock = yield* Clock.Clock
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const at = () => clock.currentTimeMillisUnsafe()
@@ -36,7 +60,7 @@ const run = Effect.fnUntraced(function*(options: Filter.Options & { readonly sum
   let output: Array<Uint8Array> = []
   let told: Array<Uint8Array> = []
   const filter = Filter.make(options, {
-    pass: (bytes) => output.push(bytes),
+    pass: (bytes) => output.push(bytes.slice()),
     tell: (line) => (options.summaries === "stdout" ? output : told).push(encoder.encode(`${line}\n`))
   })
   const writing = yield* Semaphore.make(1)
@@ -45,12 +69,12 @@ const run = Effect.fnUntraced(function*(options: Filter.Options & { readonly sum
   // One at a time, and waited for: what the reader does not take is not read either.
   const flush = writing.withPermit(Effect.suspend(() => {
     const parts = output
-    const summaries = told
+    const lines = told
     output = []
     told = []
     return Effect.andThen(
       parts.length === 0 ? Effect.void : Stream.run(Stream.make(concatenated(parts)), stdio.stdout()),
-      summaries.length === 0 ? Effect.void : Stream.run(Stream.make(concatenated(summaries)), stdio.stderr())
+      lines.length === 0 ? Effect.void : Stream.run(Stream.make(concatenated(lines)), summaries)
     )
   }))
 
@@ -129,9 +153,10 @@ export const filter = Command.make(
       Flag.withDescription("Fields that make a JSON or logfmt record the same as another, as level,msg"),
       Flag.withDefault("")
     ),
-    summaries: Flag.Literals("summaries", ["stdout", "stderr"]).pipe(
-      Flag.withDescription("Where repeats are told"),
-      Flag.withDefault("stdout" as const)
+    summaries: Flag.String("summaries").pipe(
+      Flag.withDescription("Where repeats are told: stdout, stderr, or the number of a file descriptor"),
+      Flag.withDefault("stdout"),
+      Flag.mapTryCatch(parseSummaries, (error) => error instanceof Error ? error.message : String(error))
     ),
     stats: Flag.Boolean("stats").pipe(
       Flag.withDescription("Print what repeats most, instead of the log"),

@@ -69,7 +69,7 @@ const logFile = Effect.fnUntraced(function*({ dataDirectory, logFile, logFormat,
   const file = RotatingFile.make({
     path: logFile ?? join(dataDirectory, "log", "lull.log"),
     quota: logQuota,
-    format: logFormat === "json" ? Logger.formatJson : Logger.formatLogFmt
+    format: logFormat === "json" ? undefined : Logger.formatLogFmt
   })
   if (logFile !== undefined) return yield* file
   // Nobody has asked for it, so nobody should be kept from starting by it.

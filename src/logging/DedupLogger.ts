@@ -27,6 +27,7 @@ import {
   Metric,
   References
 } from "effect"
+import { correlations } from "./Correlations.ts"
 import * as Deduplication from "./Deduplication.ts"
 import { maskText } from "./Masking.ts"
 import { PassAlways } from "./PassAlways.ts"
@@ -53,30 +54,6 @@ export interface Options {
   readonly correlations?: ReadonlyArray<string> | undefined
   readonly redaction?: Redaction.Options | undefined
 }
-
-/** Annotations that differ from request to request: no part of a kind. */
-export const correlations: ReadonlyArray<string> = [
-  "traceId",
-  "trace_id",
-  "spanId",
-  "span_id",
-  "requestId",
-  "request_id",
-  "correlationId",
-  "correlation_id",
-  "sessionId",
-  "session_id",
-  "userId",
-  "user_id",
-  "jobId",
-  "job_id",
-  "job",
-  "peerId",
-  "peer_id",
-  "peer",
-  "fiber",
-  "id"
-]
 
 /** The field by which a summary is known. */
 export const repeatCount = "lull.repeat.count"

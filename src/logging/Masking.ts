@@ -86,8 +86,31 @@ const isHex = (byte: number) => (kinds[byte]! & (digit | hexLetter)) !== 0
 const isWord = (byte: number) => kinds[byte] !== 0
 
 export interface Masker {
-  /** Masks `bytes[from…to)` into `output` and returns how long the result is. `output` has to be `longestOutput` long. */
-  readonly mask: (bytes: Uint8Array, from: number, to: number, output: Uint8Array) => number
+  /**
+   * Masks `bytes[from…to)` into `output` and returns how long the result is. `output` has to be `longestOutput` long. Where
+   * `variable` is given, and all zero, it says of each byte, counted from `from`, which others could stand there and the
+   * result be the same: a sum of `sorts`.
+   */
+  readonly mask: (bytes: Uint8Array, from: number, to: number, output: Uint8Array, variable?: Uint8Array) => number
+}
+
+/** Sorts of bytes that can take each other's place in something that is masked. */
+const anyDigit = 1
+/** The first of three digits decides whether they are a status of HTTP. */
+const oneToThree = 2
+const fourOrFive = 4
+const otherDigit = 8
+const lowerHex = 16
+const upperHex = 32
+
+/** Of each byte, the sorts that it is of. */
+export const sorts = new Uint8Array(256)
+for (let byte = 0; byte < 256; byte++) {
+  const text = String.fromCharCode(byte)
+  if (/[0-9]/.test(text)) {
+    sorts[byte] = anyDigit | (/[123]/.test(text) ? oneToThree : /[45]/.test(text) ? fourOrFive : otherDigit)
+  } else if (/[a-f]/.test(text)) sorts[byte] = lowerHex
+  else if (/[A-F]/.test(text)) sorts[byte] = upperHex
 }
 
 const whileDigits = (bytes: Uint8Array, at: number, to: number) => {
@@ -386,7 +409,57 @@ const isMethod = (bytes: Uint8Array, at: number, end: number, to: number) => {
   return methods.has(word)
 }
 
-export const mask: Masker["mask"] = (bytes, from, to, output) => {
+/** What may stand in the place of `bytes[at…end)`, which has become `mark`: never more than what becomes the same for sure. */
+const allow = (
+  bytes: Uint8Array,
+  at: number,
+  end: number,
+  to: number,
+  mark: Uint8Array,
+  from: number,
+  variable: Uint8Array
+) => {
+  // In the middle of a word it may be part of that, if it is other than it is.
+  if (at > from && isWord(bytes[at - 1]!)) return
+  const isNumber = mark === numberMark || mark === timeMark
+  for (let i = at; i < end; i++) {
+    const sort = sorts[bytes[i]!]!
+    variable[i - from] = sort & (isNumber ? anyDigit : anyDigit | lowerHex | upperHex)
+  }
+  if (mark === numberMark && whileDigits(bytes, at, end) === at + 3) {
+    variable[at - from] = sorts[bytes[at]!]! & (oneToThree | fourOrFive | otherDigit)
+  }
+  if (mark !== uuidMark && mark !== hexMark) return
+  const isPrefixed = bytes[at + 1] === lowerX
+  if (isPrefixed) variable[at - from] = 0
+  // Digits before a point are part of a version, capitals before a dash name what comes after it.
+  if (mark === hexMark && end < to && bytes[end] === dot) return variable.fill(0, at - from, end - from)
+  // What follows a point may be more of a number before it, and after a sign the zone of a time.
+  if (at > from && bytes[at - 1] === dot) return
+  if (at - 2 >= from && (bytes[at - 1] === dash || bytes[at - 1] === plus) && isDigit(bytes[at - 2]!)) return
+  for (let i = at; i < end; i++) if (isUpper(bytes[i]!)) return
+  if (mark === hexMark) {
+    for (let i = isPrefixed ? at + 2 : at; i < end; i++) {
+      if (bytes[i] === colon) return
+      if (!isHex(bytes[i]!)) return variable.fill(0, at - from, end - from)
+    }
+  }
+  let firstDigit = isPrefixed ? at : -1
+  let firstLetter = -1
+  for (let i = at; i < end; i++) {
+    if (sorts[bytes[i]!] === 0 || i === firstDigit) continue
+    if (firstDigit < 0 && isDigit(bytes[i]!)) firstDigit = i
+    else if (firstLetter < 0 && !isDigit(bytes[i]!)) firstLetter = i
+    // A long number is hexadecimal only with digits and letters among them.
+    else variable[i - from] = anyDigit | lowerHex
+  }
+  if (mark === uuidMark) {
+    if (firstDigit >= 0) variable[firstDigit - from] = anyDigit | lowerHex
+    if (firstLetter >= 0) variable[firstLetter - from] = anyDigit | lowerHex
+  }
+}
+
+export const mask: Masker["mask"] = (bytes, from, to, output, variable) => {
   let at = from
   let length = 0
   /** A method of HTTP has been seen, and not yet a status. */
@@ -398,6 +471,7 @@ export const mask: Masker["mask"] = (bytes, from, to, output) => {
       if (byte === colon && at + 1 < to && bytes[at + 1] === colon) {
         const groups = colonGroups(bytes, at, to)
         if (groups !== undefined) {
+          if (variable !== undefined) allow(bytes, at, groups.end, to, groups.mark, from, variable)
           length = put(groups.mark, output, length)
           at = groups.end
           continue
@@ -454,6 +528,7 @@ export const mask: Masker["mask"] = (bytes, from, to, output) => {
       }
     }
     if (mark !== undefined) {
+      if (variable !== undefined) allow(bytes, at, end, to, mark, from, variable)
       length = put(mark, output, length)
       at = end
     } else {

@@ -20,6 +20,7 @@ import { Cause, Clock, Data, Duration, Effect, Latch, Logger, Metric, References
 import { resolve } from "node:path"
 import { codeOf, type Dropped, FileWriter } from "./file/FileWriter.ts"
 import { LogDisk } from "./file/LogDisk.ts"
+import { formatJson } from "./JsonLines.ts"
 import { passAlways } from "./PassAlways.ts"
 
 export interface Options {
@@ -33,7 +34,7 @@ export interface Options {
   readonly every?: Duration.Input | undefined
   /** Of rotated files, with gzip. Default true. */
   readonly compress?: boolean | undefined
-  /** What a record looks like. Default `Logger.formatJson`. */
+  /** What a record looks like. Default: as `Logger.formatJson` writes it. */
   readonly format?: Logger.Logger<unknown, string> | undefined
 }
 
@@ -112,7 +113,7 @@ export const make = Effect.fnUntraced(function*(
 
   const clock = yield* Clock.Clock
   const disk = yield* LogDisk
-  const format = options.format ?? Logger.formatJson
+  const format = options.format ?? formatJson
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
   /** Open while something is to be written. */
   const busy = Latch.makeUnsafe(false)

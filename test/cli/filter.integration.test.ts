@@ -1,5 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawn, spawnSync } from "node:child_process"
+import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
@@ -55,6 +58,39 @@ describe("lull filter", () => {
     const { stderr, stdout } = filter(log, "--summaries", "stderr")
     assert.strictEqual(String(stdout), line(0))
     assert.strictEqual(JSON.parse(stderr)["lull.repeat.count"], 999)
+  }, 60_000)
+
+  it("tells repeats on a file descriptor, and refuses what is none", () => {
+    const directory = mkdtempSync(join(tmpdir(), "lull-filter-"))
+    const descriptor = openSync(join(directory, "summaries"), "w")
+    const { stdout } = spawnSync(process.execPath, [main, "filter", "--summaries", "3"], {
+      input: "tick 1\ntick 2\n",
+      env: environment,
+      stdio: ["pipe", "pipe", "inherit", descriptor]
+    })
+    assert.strictEqual(String(stdout), "tick 1\n")
+    assert.match(readFileSync(join(directory, "summaries"), "utf8"), /^repeated once .*: tick 1\n$/)
+    rmSync(directory, { recursive: true })
+    const wrong = filter("", "--summaries", "nowhere")
+    assert.strictEqual(wrong.status, 1)
+    assert.include(wrong.stderr + String(wrong.stdout), "should be stdout, stderr or a file descriptor, as 3")
+  }, 60_000)
+
+  it("reads a file as it reads a pipe", () => {
+    const directory = mkdtempSync(join(tmpdir(), "lull-filter-"))
+    const file = join(directory, "log")
+    const log = Array.from({ length: 50_000 }, (_, n) => `kind ${String.fromCharCode(97 + n % 26)} number ${n}\n`).join(
+      ""
+    )
+    writeFileSync(file, log)
+    const descriptor = openSync(file, "r")
+    const { stdout } = spawnSync(process.execPath, [main, "filter", "--summaries", "stderr"], {
+      env: environment,
+      stdio: [descriptor, "pipe", "ignore"]
+    })
+    assert.strictEqual(String(stdout), String(filter(log, "--summaries", "stderr").stdout))
+    assert.lengthOf(String(stdout).split("\n"), 27)
+    rmSync(directory, { recursive: true })
   }, 60_000)
 
   it("reports what repeats most", () => {

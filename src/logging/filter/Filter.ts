@@ -4,10 +4,12 @@
  * What passes is byte for byte what came, in its order. A summary stands where it is due, in the format of its record.
  * Records are compared by their masked bytes (`Masking`); of structured ones by the chosen fields, where some are chosen.
  */
+import { withoutCorrelations } from "../Correlations.ts"
 import * as Deduplication from "../Deduplication.ts"
 import { longestOutput, mask } from "../Masking.ts"
 import * as Formats from "./Formats.ts"
 import * as Records from "./Records.ts"
+import * as Shapes from "./Shapes.ts"
 
 export interface Options {
   /** When repeats are told first, in milliseconds; then after twice as long each time, up to 60 times as long. Default 10,000. */
@@ -47,7 +49,7 @@ export interface Noise {
 }
 
 export interface Output {
-  /** What passes. The bytes are the callee's. */
+  /** What passes. The bytes are the callee's for the time of the call only. */
   readonly pass: (bytes: Uint8Array) => void
   readonly tell: (line: string) => void
 }
@@ -69,6 +71,8 @@ const decoder = new TextDecoder()
 export const make = (options: Options, output: Output): Filter => {
   const window = Math.max(1, options.windowMillis ?? 10_000)
   const masked = Buffer.alloc(longestOutput(longestCompared))
+  const variable = new Uint8Array(longestCompared)
+  const shapes = Shapes.make()
   const noise = new Map<string, { count: number; bytes: number; readonly sample: string }>()
   let now = 0
   let at = 0
@@ -124,6 +128,8 @@ export const make = (options: Options, output: Output): Filter => {
 
   // --- what is the same
 
+  const kindFrom = (maskedLength: number) => withoutCorrelations(masked.toString("latin1", 0, maskedLength))
+
   const kindOf = (bytes: Uint8Array, from: number, to: number): string => {
     let end = Math.min(to, from + longestCompared)
     // How a line ends makes no kind.
@@ -139,7 +145,13 @@ export const make = (options: Options, output: Output): Filter => {
         }).join("")
       }
     }
-    return masked.toString("latin1", 0, mask(bytes, from, end, masked))
+    const known = shapes.find(bytes, from, end)
+    if (known !== undefined) return known
+    if (!shapes.isWorthAdding()) return kindFrom(mask(bytes, from, end, masked))
+    variable.fill(0, 0, end - from)
+    const kind = kindFrom(mask(bytes, from, end, masked, variable))
+    shapes.add(bytes, from, end, variable, kind)
+    return kind
   }
 
   const formatFor = (line: string): Formats.Format =>

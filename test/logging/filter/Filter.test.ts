@@ -42,6 +42,14 @@ describe("the filter", () => {
     ])
   })
 
+  it("takes records for one kind that differ in the names of requests and jobs alone, as fields", () => {
+    const { end, write } = start()
+    write(`{"level":50,"reqId":"abc","msg":"lost"}\n{"level":50,"reqId":"x\\"yz","msg":"lost"}\n`)
+    write("level=error jobId=one msg=lost\nlevel=error jobId=\"the other\" msg=lost\n")
+    write("job: lost\njob: found\n")
+    assert.lengthOf(end().join("").match(/repeated once/g) ?? [], 2)
+  })
+
   it("does not keep the first of a kind waiting for the next line", () => {
     const { out, pass, write } = start()
     write("ERROR one\n  at frame\n")
