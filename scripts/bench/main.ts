@@ -8,11 +8,18 @@
  * `npm run bench -- outage`: a worker of each through the same outage, each on a PostgreSQL of its own, idle and loaded.
  *
  *     npm run bench -- outage [--only idle|loaded] [--fault stop] [--seconds 60] [--runs 1] [--json]
+ *
+ * `npm run bench -- logging`: the deduplicating logger beside one that does nothing, the log file beside pino, the filter
+ * beside `uniq -c`.
+ *
+ *     npm run bench -- logging [--only call|repeats|file|text|json] [--megabytes 1000] [--runs 3] [--json]
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect } from "effect"
 import { execFile, execFileSync } from "node:child_process"
-import { existsSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as PostgresServer from "../../test/support/PostgresServer.ts"
@@ -25,6 +32,7 @@ const { positionals: [subject], values: flags } = parseArgs({
     runs: { type: "string" },
     fault: { type: "string", default: "stop" },
     seconds: { type: "string", default: "60" },
+    megabytes: { type: "string", default: "1000" },
     json: { type: "boolean", default: false }
   }
 })
@@ -42,6 +50,7 @@ interface Candidate {
 
 interface Comparison {
   readonly what: string
+  readonly prepare?: () => void
   readonly candidates: ReadonlyArray<Candidate>
   /** What is compared of their figures, and whether more of it is better. */
   readonly figures: ReadonlyArray<readonly [name: string, unit: string]>
@@ -110,8 +119,59 @@ const through = (load: string, figures: Comparison["figures"]): Comparison => ({
   ]
 })
 
+const directory = mkdtempSync(join(tmpdir(), "lull-bench-"))
+process.on("exit", () => rmSync(directory, { recursive: true, force: true }))
+
+const ofLogging = (name: string, ...parameters: ReadonlyArray<string>): Candidate => ({
+  name,
+  script: "logging.ts",
+  parameters
+})
+/** The first is the one that the others are compared with. */
+const filtering = (format: string): Comparison => {
+  const file = join(directory, format)
+  return {
+    what: format,
+    prepare: () => void execFileSync(process.execPath, [path("logging.ts"), "generate", format, flags.megabytes, file]),
+    candidates: [
+      ofLogging("lull filter", "filter", "lull", file),
+      ofLogging("lull filter --adjacent", "filter", "adjacent", file),
+      ofLogging("uniq -c", "filter", "uniq", file)
+    ],
+    figures: [["megabytesPerSecond", "MB/s"], ["peakMegabytes", "peak MB"]]
+  }
+}
+const logging: ReadonlyArray<Comparison> = [
+  {
+    what: "call",
+    candidates: [
+      ofLogging("held, one text", "call", "held"),
+      ofLogging("no-op, one text", "call", "no-op"),
+      ofLogging("held, texts that vary", "call", "varied-held"),
+      ofLogging("no-op, texts that vary", "call", "varied-no-op")
+    ],
+    figures: [["nanos", "ns a call"]]
+  },
+  {
+    what: "repeats",
+    candidates: [ofLogging("a million repeats of one error", "repeats", "1000000")],
+    figures: [["bytes", "bytes written"], ["heapGrownKilobytes", "kB more in use at the end"]]
+  },
+  {
+    what: "file",
+    candidates: [
+      ofLogging("lull, RotatingFile", "file", "300000"),
+      peer("pino, sync, minLength 4096", "pino", "300000")
+    ],
+    figures: [["perSecond", "records/s"]]
+  },
+  filtering("text"),
+  filtering("json")
+]
+
 const subjects: Readonly<Record<string, ReadonlyArray<Comparison>>> = {
   jobs: speed,
+  logging,
   outage: [
     through("idle", []),
     through("loaded", [
@@ -141,18 +201,18 @@ const median = (values: ReadonlyArray<number>) =>
 let databases = 0
 
 /** One measurement. Its last line on standard output is its answer. */
-const measure = Effect.fnUntraced(function*(server: PostgresServer.PostgresServer, candidate: Candidate) {
+const measure = Effect.fnUntraced(function*(server: PostgresServer.PostgresServer | undefined, candidate: Candidate) {
   const database = `bench_${++databases}`
-  yield* server.execute(`create database ${database}`)
+  if (server !== undefined) yield* server.execute(`create database ${database}`)
   const output = yield* Effect.callback<string, Error>((resume) => {
     const child = execFile(
       process.execPath,
-      [path(candidate.script), ...candidate.parameters],
+      ["--expose-gc", path(candidate.script), ...candidate.parameters],
       {
         env: {
           PATH: process.env["PATH"],
           HOME: process.env["HOME"],
-          DATABASE_URL: server.url.replace(/\/postgres$/, `/${database}`)
+          ...(server === undefined ? {} : { DATABASE_URL: server.url.replace(/\/postgres$/, `/${database}`) })
         },
         timeout: 300_000
       },
@@ -161,12 +221,13 @@ const measure = Effect.fnUntraced(function*(server: PostgresServer.PostgresServe
     )
     return Effect.sync(() => child.kill())
   })
-  yield* server.execute(`drop database ${database} with (force)`)
+  if (server !== undefined) yield* server.execute(`drop database ${database} with (force)`)
   return JSON.parse(output.trim().split("\n").at(-1) ?? "{}") as Figures
 })
 
 const compare = Effect.fnUntraced(
-  function*(server: PostgresServer.PostgresServer, { candidates, figures, what }: Comparison) {
+  function*(server: PostgresServer.PostgresServer | undefined, { candidates, figures, prepare, what }: Comparison) {
+    prepare?.()
     const measured = new Map<string, Array<Figures>>(candidates.map(({ name }) => [name, []]))
     for (let run = 1; run <= runs; run++) {
       for (const candidate of candidates) {
@@ -198,9 +259,9 @@ const print = (results: ReadonlyArray<Effect.Success<ReturnType<typeof compare>>
         const shown = value >= 100 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 100) / 100)
         return Number.isNaN(value) ?
           "–" :
-          subject === "outage" || name === "lull"
+          subject === "outage" || medians[0]?.name === name
           ? shown
-          : `${shown} (lull ÷ this = ${ratio.toFixed(2)})`
+          : `${shown} (the first ÷ this = ${ratio.toFixed(2)})`
       })
     ])
     const lines = [[what, ...Object.values(units)], ["---", ...names.map(() => "---")], ...rows]
@@ -208,11 +269,13 @@ const print = (results: ReadonlyArray<Effect.Success<ReturnType<typeof compare>>
   }).join("\n\n")
 
 const program = Effect.gen(function*() {
-  if (!existsSync(path("peers/node_modules/graphile-worker"))) {
+  if (!existsSync(path("peers/node_modules/pino"))) {
     yield* say("installing the peers into scripts/bench/peers, which has its own package.json")
     execFileSync("npm", ["ci", "--no-audit", "--no-fund"], { cwd: path("peers"), stdio: ["ignore", 2, 2] })
   }
-  const server = yield* PostgresServer.make({ fsync: true, configuration: { shared_buffers: "512MB" } })
+  const server = subject === "logging" ?
+    undefined :
+    yield* PostgresServer.make({ fsync: true, configuration: { shared_buffers: "512MB" } })
   const results = yield* Effect.forEach(chosen, (comparison) => compare(server, comparison))
   process.stdout.write(flags.json ? `${JSON.stringify(results, null, 2)}\n` : `${print(results)}\n`)
 })

@@ -29,9 +29,10 @@ import {
 } from "effect"
 import { correlations } from "./Correlations.ts"
 import * as Deduplication from "./Deduplication.ts"
-import { maskText } from "./Masking.ts"
+import { longestOutput, mask, maskText } from "./Masking.ts"
 import { PassAlways } from "./PassAlways.ts"
 import * as Redaction from "./Redaction.ts"
+import * as Shapes from "./Shapes.ts"
 
 export interface Options {
   /** What writes. Default: the loggers that are installed where the layer is built. */
@@ -164,21 +165,33 @@ export const make = Effect.fnUntraced(function*(
 
   // --- what is the same
 
+  /** Whoever logs in a loop logs the same text, or one that differs in numbers. */
   const texts = new Map<string, Remembered>()
+  const shapes = Shapes.make<Remembered>()
+  const input = Buffer.alloc(3 * longestRemembered)
+  const output = Buffer.alloc(longestOutput(input.length))
+  const variable = new Uint8Array(input.length)
+
+  const unmasked = (masked: string): Remembered => ({ masked, annotations: undefined, spans: undefined, kind: "" })
 
   const remember = (text: string): Remembered => {
     const known = texts.get(text)
     if (known !== undefined) return known
-    const made: Remembered = {
-      masked: maskText(cut(redaction.text(text), longestCompared)),
-      annotations: undefined,
-      spans: undefined,
-      kind: ""
+    if (text.length > longestRemembered) return unmasked(maskText(cut(redaction.text(text), longestCompared)))
+    const length = input.write(text)
+    // What is found was redacted: a number in the place of another makes no secret, and a kind is not written anyway.
+    const shaped = shapes.find(input, 0, length)
+    if (shaped !== undefined) return shaped
+    const redacted = redaction.text(text)
+    if (redacted === text && shapes.isWorthAdding()) {
+      variable.fill(0, 0, length)
+      const made = unmasked(output.toString("utf8", 0, mask(input, 0, length, output, variable)))
+      shapes.add(input, 0, length, variable, made)
+      return made
     }
-    if (text.length <= longestRemembered) {
-      if (texts.size >= rememberedTexts) texts.clear()
-      texts.set(text, made)
-    }
+    const made = unmasked(maskText(redacted))
+    if (texts.size >= rememberedTexts) texts.clear()
+    texts.set(text, made)
     return made
   }
 
@@ -203,7 +216,7 @@ export const make = Effect.fnUntraced(function*(
     const parts: ReadonlyArray<unknown> = Array.isArray(message) ? message : [message]
     const [only] = parts
     if (parts.length === 1 && typeof only === "string" && cause.reasons.length === 0) {
-      // Whoever logs in a loop logs the same text under the same annotations.
+      // And under the same annotations.
       const known = remember(only)
       if (known.annotations !== annotations || known.spans !== spans) {
         known.annotations = annotations

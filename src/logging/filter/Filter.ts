@@ -7,9 +7,9 @@
 import { withoutCorrelations } from "../Correlations.ts"
 import * as Deduplication from "../Deduplication.ts"
 import { longestOutput, mask } from "../Masking.ts"
+import * as Shapes from "../Shapes.ts"
 import * as Formats from "./Formats.ts"
 import * as Records from "./Records.ts"
-import * as Shapes from "./Shapes.ts"
 
 export interface Options {
   /** When repeats are told first, in milliseconds; then after twice as long each time, up to 60 times as long. Default 10,000. */
@@ -72,7 +72,7 @@ export const make = (options: Options, output: Output): Filter => {
   const window = Math.max(1, options.windowMillis ?? 10_000)
   const masked = Buffer.alloc(longestOutput(longestCompared))
   const variable = new Uint8Array(longestCompared)
-  const shapes = Shapes.make()
+  const shapes = Shapes.make<string>()
   const noise = new Map<string, { count: number; bytes: number; readonly sample: string }>()
   let now = 0
   let at = 0

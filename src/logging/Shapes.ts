@@ -1,30 +1,30 @@
 /**
- * What a record's kind was the last time that one of the same shape came: the same bytes but for digits and hexadecimal
+ * What the kind of a record was the last time that one of the same shape came: the same bytes but for digits and hexadecimal
  * numbers where those are masked. Looking that up takes a fraction of the time that masking takes, and gives the same
  * result, as a shape is only what masking itself says may vary (`Masking`).
  *
  * Shapes of the second sight only, so that a log of which no two records are alike costs no more than a look.
  */
-import { sorts } from "../Masking.ts"
+import { sorts } from "./Masking.ts"
 
-export interface Shapes {
+export interface Shapes<Kind> {
   /** The kind of `bytes[from…to)`, if its shape is known. */
-  readonly find: (bytes: Uint8Array, from: number, to: number) => string | undefined
+  readonly find: (bytes: Uint8Array, from: number, to: number) => Kind | undefined
   /** To be asked after `find` found none: whether this shape is worth being added. */
   readonly isWorthAdding: () => boolean
   /** `variable`: what masking said of `bytes[from…to)`. */
-  readonly add: (bytes: Uint8Array, from: number, to: number, variable: Uint8Array, kind: string) => void
+  readonly add: (bytes: Uint8Array, from: number, to: number, variable: Uint8Array, kind: Kind) => void
 }
 
-interface Shape {
+interface Shape<Kind> {
   readonly length: number
   /** Four bytes each, and of each bit whether it has to be the same. */
   readonly words: Int32Array
   readonly fixed: Int32Array
   /** Of each place the sorts that may stand there instead. */
   readonly variable: Uint8Array
-  readonly kind: string
-  readonly next: Shape | undefined
+  readonly kind: Kind
+  readonly next: Shape<Kind> | undefined
 }
 
 /** A power of two. */
@@ -44,7 +44,7 @@ for (let byte = 0; byte < 256; byte++) normal[byte] = (sorts[byte]! & 17) > 0 ? 
 const placeOf = (word: number, lastPlace: number) => 4 * word < lastPlace ? 4 * word : lastPlace
 
 /** Four bytes at a time: most are the same, and only where they are not it is asked whether they may differ. */
-const matches = (shape: Shape, view: DataView, bytes: Uint8Array, from: number, length: number) => {
+const matches = (shape: Shape<unknown>, view: DataView, bytes: Uint8Array, from: number, length: number) => {
   if (shape.length !== length) return false
   const { fixed, variable, words } = shape
   const lastPlace = length - 4
@@ -66,11 +66,11 @@ const matches = (shape: Shape, view: DataView, bytes: Uint8Array, from: number, 
 
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 
-export const make = (): Shapes => {
-  let table: Array<Shape | undefined> = Array.from({ length: buckets })
+export const make = <Kind>(): Shapes<Kind> => {
+  let table: Array<Shape<Kind> | undefined> = Array.from({ length: buckets })
   let count = 0
   let size = 0
-  let last: Shape | undefined
+  let last: Shape<Kind> | undefined
   let hash = 0
   /** Of the last shape that was looked for in each bucket. */
   const sighted = new Int32Array(buckets)

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Random, Schema } from "effect"
-import * as Shapes from "../../../src/logging/filter/Shapes.ts"
-import { longestOutput, mask, sorts } from "../../../src/logging/Masking.ts"
-import { templates } from "../corpus.ts"
-import { instance } from "../instances.ts"
+import { longestOutput, mask, sorts } from "../../src/logging/Masking.ts"
+import * as Shapes from "../../src/logging/Shapes.ts"
+import { templates } from "./corpus.ts"
+import { instance } from "./instances.ts"
 
 const masked = (text: string | Buffer) => {
   const bytes = Buffer.from(text)
@@ -24,7 +24,7 @@ const varied = (bytes: Buffer, variable: Uint8Array, choose: (below: number) => 
   })
 
 /** As `find` and `add` are used by the filter. */
-const kindOf = (shapes: Shapes.Shapes, text: string | Buffer) => {
+const kindOf = (shapes: Shapes.Shapes<string>, text: string | Buffer) => {
   const { bytes, kind, variable } = masked(text)
   const found = shapes.find(bytes, 0, bytes.length)
   if (found !== undefined) return { kind: found, isFound: true }
@@ -34,7 +34,7 @@ const kindOf = (shapes: Shapes.Shapes, text: string | Buffer) => {
 
 describe("shapes of records", () => {
   it("are known at the third sight, whatever the numbers", () => {
-    const shapes = Shapes.make()
+    const shapes = Shapes.make<string>()
     const found = ["job 17 lost after 250 ms", "job 18 lost after 251 ms", "job 99 lost after 377 ms"].map((text) =>
       kindOf(shapes, text)
     )
@@ -46,13 +46,13 @@ describe("shapes of records", () => {
   })
 
   it("of identifiers are one, whichever of their digits are letters", () => {
-    const shapes = Shapes.make()
+    const shapes = Shapes.make<string>()
     for (let n = 0; n < 2; n++) kindOf(shapes, "job 0b9f8a52-7a2e-4c31-9d8e-2f3b9c1d7e60 failed")
     assert.isTrue(kindOf(shapes, "job f1a0b2c3-1111-4aaa-b0c0-9f8e7d6c5b4a failed").isFound)
   })
 
   it("do not cover what masking leaves", () => {
-    const shapes = Shapes.make()
+    const shapes = Shapes.make<string>()
     for (let n = 0; n < 2; n++) kindOf(shapes, "exit status 1, GET / 500, 503 Service Unavailable")
     for (
       const other of [
@@ -145,7 +145,7 @@ describe("shapes of records", () => {
     { texts: Schema.Array(Schema.Array(pieces)) },
     ({ texts }) =>
       Effect.sync(() => {
-        const shapes = Shapes.make()
+        const shapes = Shapes.make<string>()
         for (let round = 0; round < 3; round++) {
           for (const parts of texts) {
             const text = parts.join("")
