@@ -122,9 +122,8 @@ const report = (filter: Filter.Filter): string => {
   })
   const title = `${"records".padStart(10)}  ${"share".padStart(6)}  ${"bytes".padStart(6)}  first of the kind`
   const more = noise.length > reported ? [`and ${noise.length - reported} further kinds`] : []
-  return [`${records} records of ${noise.length} kinds, ${bytes} bytes`, title, ...rows, ...more].map((line) =>
-    `${line}\n`
-  ).join("")
+  const kinds = noise.length === 1 ? "1 kind" : `${noise.length} kinds`
+  return [`${records} records of ${kinds}, ${bytes} bytes`, title, ...rows, ...more].map((line) => `${line}\n`).join("")
 }
 
 const percent = (part: number, whole: number) => `${whole === 0 ? 0 : Math.round(1_000 * part / whole) / 10}%`
