@@ -10,7 +10,9 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/**/*.integration.test.ts", "test/**/*.simulation.test.ts"]
+          exclude: ["test/**/*.integration.test.ts", "test/**/*.simulation.test.ts"],
+          // Properties with thousands of runs, on a machine that is busy with the other projects.
+          testTimeout: 60_000
         }
       },
       {

@@ -137,7 +137,7 @@ describe("shapes of records", () => {
           assert.strictEqual(masked(other).kind, kind, `${bytes} as ${other}`)
         }
       }),
-    { arbitrary: { runs: 5_000 } }
+    { arbitrary: { runs: 2_000 } }
   )
 
   it.effect.prop(
