@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -216,6 +216,7 @@ describe("lull", () => {
     const data = join(directory, "embedded")
     const started = await serve({ LULL_DATA_DIR: data, LULL_DATABASE_URL: "" })
     await untilReady(started.address)
+    assert.strictEqual(statSync(data).mode & 0o777, 0o700)
     const pid = Number(readFileSync(join(data, "postgres", "postmaster.pid"), "utf8").split("\n")[0])
     const done = await start(["job", "submit", "--wait", "--follow", "--", "echo", "hello"], {
       LULL_URL: started.address

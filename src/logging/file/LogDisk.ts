@@ -52,9 +52,9 @@ export interface LogDisk {
   readonly onExit: (run: () => void) => () => void
 }
 
-/** Logs may hold what is nobody else's business: for the owner, and to be read by the group. */
+/** Logs may hold what is nobody else's business. Who is to read them is let into the directory. */
 const fileMode = 0o640
-const directoryMode = 0o750
+const directoryMode = 0o700
 
 const ofStats = (stats: ReturnType<typeof fstatSync>): FileStatus => ({
   id: `${stats.dev}:${stats.ino}`,
