@@ -94,6 +94,24 @@ describe("the packed package, in an empty application", () => {
     assert.include(run(process.execPath, "node_modules/lull/dist/main.js", "--help"), "serve")
   }, 30_000)
 
+  it("filters a log, and keeps one in a file, without a database", () => {
+    writeFileSync(join(directory, "log"), "tick 1\ntick 2\n")
+    assert.match(
+      run("sh", "-c", `${process.execPath} node_modules/lull/dist/main.js filter < log`),
+      /^tick 1\nrepeated once/
+    )
+    writeFileSync(
+      join(directory, "logging.ts"),
+      `import { DedupLogger, RotatingFile } from "lull/logging"
+import { Effect, Layer, Logger } from "effect"
+const File = Logger.layer([RotatingFile.logger({ path: "file/app.log" })])
+Effect.runPromise(Effect.provide(Effect.logError("kept"), DedupLogger.layer().pipe(Layer.provide(File))))
+`
+    )
+    run(process.execPath, "logging.ts")
+    assert.include(readFileSync(join(directory, "file/app.log"), "utf8"), "kept")
+  }, 60_000)
+
   it("exports only what it says", () => {
     assert.throws(() => run(process.execPath, "-e", "import('lull/database/Link.js')"))
   })

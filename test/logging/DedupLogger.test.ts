@@ -208,6 +208,55 @@ describe("DedupLogger", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect.prop(
+    "no secret appears in a summary that appears in no passed record",
+    {
+      records: Schema.Array(Schema.Struct({
+        form: Schema.Literals(["password", "bearer", "url", "field", "annotation", "correlation", "cause", "none"]),
+        secret: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 3 })),
+        number: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 99 }))
+      }))
+    },
+    ({ records }) => {
+      const { layer, written } = logging()
+      const secrets = ["hush7f3a", "s3cr3t-word", "12345678", "deadbeef01"]
+      return Effect.gen(function*() {
+        for (const { form, number, secret: index } of records) {
+          const secret = secrets[index] ?? ""
+          switch (form) {
+            case "password":
+              yield* Effect.logInfo(`login ${number} with password=${secret} failed`)
+              break
+            case "bearer":
+              yield* Effect.logInfo(`Authorization: Bearer ${secret} of ${number}`)
+              break
+            case "url":
+              yield* Effect.logInfo(`postgres://user:${secret}@10.0.0.${number}/db is away`)
+              break
+            case "field":
+              yield* Effect.logInfo("field", { token: secret, number })
+              break
+            case "annotation":
+              yield* Effect.annotateLogs(Effect.logInfo("annotated"), { apiKey: secret, number })
+              break
+            case "correlation":
+              yield* Effect.annotateLogs(Effect.logInfo("correlated"), { requestId: `token=${secret}`, number })
+              break
+            case "cause":
+              yield* Effect.logError("cause", Cause.fail(new Error(`http://user:${secret}@host:${number}/`)))
+              break
+            case "none":
+              yield* Effect.logInfo(`nothing to hide in ${number}`)
+          }
+        }
+        yield* TestClock.adjust("10 seconds")
+        const text = JSON.stringify(written)
+        for (const secret of secrets) assert.notInclude(text, secret)
+      }).pipe(Effect.provide(layer))
+    },
+    { arbitrary: { runs: 200 } }
+  )
+
   it.effect("survives loggers that throw, circles, getters that throw, and very long records", () => {
     const { logger, written } = collector()
     const broken = Logger.make<unknown, void>(() => {
