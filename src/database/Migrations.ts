@@ -59,6 +59,29 @@ const migrations = {
       lines json not null,
       primary key (job_id, attempt, last_line)
     )`
+  ),
+  "0002_tailnet": statements(
+    `alter table lull.replica add column is_leaving boolean not null default false`,
+    `create table lull.peer (
+      id uuid not null,
+      replica uuid not null,
+      node json,
+      as_of float8,
+      is_lost boolean not null,
+      updated_at timestamptz not null default now(),
+      primary key (id, replica)
+    ) with (fillfactor = 50)`,
+    `create table lull.tunnel (
+      from_peer uuid not null,
+      to_peer uuid not null,
+      opened_at timestamptz not null default now(),
+      primary key (from_peer, to_peer)
+    )`,
+    `create index tunnel_to_peer on lull.tunnel (to_peer)`,
+    `create table lull.signing_key (
+      id integer primary key default 1 check (id = 1),
+      key text not null
+    )`
   )
 }
 

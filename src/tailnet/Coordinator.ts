@@ -1,0 +1,405 @@
+/**
+ * Coordinates the peers of one replica with those of the others: `CoordinatorState` decides, this brings time, the database and the
+ * sessions together.
+ *
+ * **An outage of the database disconnects nobody.** Peers of one replica go on exchanging updates in memory, new ones are admitted,
+ * and what changed is written when the database is back: the newest of each peer, many in a statement. After every gap, of the
+ * database or of its notifications, each session is brought up to date by one comparison, in which only differences are sent.
+ *
+ * Another replica is silent when its heartbeat did not change for 6 seconds in which this one could itself write. Its peers are lost
+ * then, all at once, and back when it is.
+ */
+import {
+  Cause,
+  Clock,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Latch,
+  Layer,
+  Metric,
+  Random,
+  SubscriptionRef
+} from "effect"
+import { SecureRandom } from "effect/crypto/SecureRandom"
+import { Availability } from "../database/Availability.ts"
+import { Notifications } from "../database/Notifications.ts"
+import { Replica } from "../database/Replica.ts"
+import { DatabaseUnavailable } from "../database/Unavailable.ts"
+import * as Backoff from "../loop/Backoff.ts"
+import * as ControlLoop from "../loop/ControlLoop.ts"
+import { Loops } from "../loop/Loops.ts"
+import { CoordinatorState, type Session } from "./CoordinatorState.ts"
+import { limits, type Node, type PeerId, type PeerUpdate } from "./Peer.ts"
+import { PeerStore, topics } from "./PeerStore.ts"
+import type { Hello, RelayRegion } from "./Protocol.ts"
+import * as ResumeToken from "./ResumeToken.ts"
+
+export interface Options {
+  /** A replica that is silent for longer is taken for gone. Default 6 seconds: three heartbeats. */
+  readonly lease?: Duration.Input | undefined
+  /** One that said that it ends: its peers are on their way. Default 20 seconds. */
+  readonly leavingLease?: Duration.Input | undefined
+  /** Peers are told to go elsewhere within so long, spread evenly, when this replica ends. Default 5 seconds. */
+  readonly spread?: Duration.Input | undefined
+  /** Handed to each peer. Default none. */
+  readonly relays?: ReadonlyArray<RelayRegion> | undefined
+}
+
+/** Why a session was ended from here. */
+export type End =
+  | { readonly _tag: "Replaced" }
+  | { readonly _tag: "GoingAway"; readonly retryAfterMillis: number }
+
+/** A peer's session with this replica. */
+export interface PeerSession {
+  readonly id: string
+  /** For the next hello; none while the key is not known. */
+  readonly resume: string | undefined
+  /** Waits until there is something, and takes it; at most `updatesAtOnce`. */
+  readonly updates: Effect.Effect<ReadonlyArray<PeerUpdate>>
+  /** Completes when it is to end. */
+  readonly ended: Effect.Effect<End>
+  readonly setNode: (node: Node) => void
+  /** `false`: it has as many as it may. */
+  readonly addTunnel: (to: PeerId) => boolean
+  readonly removeTunnel: (to: PeerId) => void
+  readonly ready: (to: PeerId) => void
+  /** It is over. `isGraceful`: the peer said that it goes. */
+  readonly close: (isGraceful: boolean) => void
+}
+
+/** Updates in one message. */
+export const updatesAtOnce = 100
+
+/** Rows in one statement. */
+const rowsAtOnce = 1_000
+
+const checkEvery = Duration.seconds(2)
+const forgetEvery = Duration.hours(1)
+
+export class Coordinator extends Context.Service<Coordinator, {
+  /** Admits a peer, also while the database is away. */
+  readonly open: (hello: Hello) => Effect.Effect<PeerSession>
+  /** What is wrong with a resume token; `undefined`: nothing that is known here. */
+  readonly checkResume: (peer: PeerId, token: string) => Effect.Effect<string | undefined>
+  /** How many peers are here. */
+  readonly peers: () => number
+  /** Whether everything that changed here is written. */
+  readonly isSettled: () => boolean
+  readonly relays: ReadonlyArray<RelayRegion>
+  /** This replica ends: all peers are sent elsewhere, spread over time, and the others wait for them to arrive. Waits a second at most. */
+  readonly leave: Effect.Effect<void>
+}>()("lull/tailnet/Coordinator") {
+  static readonly layer = (
+    options: Options = {}
+  ): Layer.Layer<
+    Coordinator,
+    never,
+    Availability | Loops | Notifications | PeerStore | Replica | SecureRandom
+  > => Layer.effect(Coordinator, make(options))
+}
+
+const make = Effect.fnUntraced(function*(options: Options) {
+  const availability = yield* Availability
+  const loops = yield* Loops
+  const notifications = yield* Notifications
+  const random = yield* SecureRandom
+  const replica = yield* Replica
+  const store = yield* PeerStore
+  const lease = Duration.toMillis(options.lease ?? Duration.seconds(6))
+  const leavingLease = Duration.toMillis(options.leavingLease ?? Duration.seconds(20))
+  const spread = Duration.toMillis(options.spread ?? Duration.seconds(5))
+  const state = new CoordinatorState(replica.id)
+  const ends = new Map<Session, Deferred.Deferred<End>>()
+  let signingKey: string | undefined
+  /** Open while there is something to write, or to read. */
+  const toWrite = Latch.makeUnsafe(false)
+  const toRead = Latch.makeUnsafe(true)
+  const readySoon: Array<readonly [PeerId, PeerId]> = []
+  let isWriting = false
+
+  const announce = () => {
+    if (state.dirtyPeers.size + state.dirtyTunnels.size + state.dirtyTunnelLists.size > 0) toWrite.openUnsafe()
+    if (state.unread.size + state.unreadTunnels.size > 0) toRead.openUnsafe()
+  }
+
+  // --- writing: what is newest when the statement is sent
+
+  const takeChanges = () => {
+    const peers = take(state.dirtyPeers, rowsAtOnce)
+    const lists = takeKeys(state.dirtyTunnelLists, rowsAtOnce).map((peer) => [peer, state.tunnelsOf(peer)] as const)
+    const tunnels = take(state.dirtyTunnels, rowsAtOnce)
+    return {
+      changes: { peers, lists, tunnels: tunnels.map(([, tunnel]) => tunnel) },
+      /** It was not written, or nobody knows: again, but what is newer counts. */
+      putBack: () => {
+        for (const [peer, row] of peers) if (!state.dirtyPeers.has(peer)) state.dirtyPeers.set(peer, row)
+        for (const [peer] of lists) state.dirtyTunnelLists.add(peer)
+        for (const [key, tunnel] of tunnels) if (!state.dirtyTunnels.has(key)) state.dirtyTunnels.set(key, tunnel)
+      }
+    }
+  }
+
+  const writeOnce = Effect.suspend(() => {
+    const { changes, putBack } = takeChanges()
+    isWriting = true
+    return store.write(changes).pipe(
+      Effect.onError(() => Effect.sync(putBack)),
+      Effect.ensuring(Effect.sync(() => {
+        isWriting = false
+      }))
+    )
+  })
+
+  const write = Effect.gen(function*() {
+    yield* toWrite.await
+    yield* availability.awaitAvailable
+    toWrite.closeUnsafe()
+    yield* Effect.ensuring(writeOnce, Effect.sync(announce))
+  })
+
+  // --- reading: in batches, only of what sessions here need
+
+  const readOnce = Effect.gen(function*() {
+    const local = takeKeys(state.unreadTunnels, rowsAtOnce)
+    if (local.length > 0) {
+      const tunnels = yield* Effect.onError(
+        store.tunnelsTo(local),
+        () => Effect.sync(() => local.forEach((peer) => state.unreadTunnels.add(peer)))
+      )
+      state.readTunnels(new Set(local), tunnels)
+    }
+    const peers = takeKeys(state.unread, rowsAtOnce)
+    if (peers.length > 0) {
+      const mappings = yield* Effect.onError(
+        store.mappings(peers),
+        () => Effect.sync(() => peers.forEach((peer) => state.unread.add(peer)))
+      )
+      noteReplicas(mappings.map(([, mapping]) => mapping.replica), yield* Clock.currentTimeMillis)
+      state.readMappings(new Set(peers), mappings)
+    }
+  })
+
+  const read = Effect.gen(function*() {
+    yield* toRead.await
+    yield* availability.awaitAvailable
+    toRead.closeUnsafe()
+    if (signingKey === undefined) signingKey = yield* Effect.onError(store.signingKey, () => toRead.open)
+    yield* Effect.ensuring(readOnce, Effect.sync(announce))
+  })
+
+  // --- the other replicas
+
+  /** When the heartbeat of each was seen to change, by this replica's own clock. */
+  const heard = new Map<string, { beat: string | undefined; at: number; isLeaving: boolean }>()
+
+  const noteReplicas = (ids: Iterable<string>, now: number) => {
+    for (const id of ids) {
+      if (id !== replica.id && !heard.has(id)) heard.set(id, { beat: undefined, at: now, isLeaving: false })
+    }
+  }
+
+  const check = Effect.gen(function*() {
+    const rows = yield* store.replicas
+    const now = yield* Clock.currentTimeMillis
+    for (const { beat, id, isLeaving } of rows) {
+      if (id === replica.id) continue
+      const known = heard.get(id)
+      if (known?.beat === beat) known.isLeaving = isLeaving
+      else heard.set(id, { beat, at: now, isLeaving })
+    }
+    const silent = new Set<string>()
+    for (const [id, { at, isLeaving }] of heard) {
+      if (availability.writableMillisSince(at) >= (isLeaving ? leavingLease : lease)) silent.add(id)
+    }
+    // A peer of ours that was lost in a session before is of this replica, which is not silent.
+    state.setSilent(silent)
+    announce()
+  })
+
+  // --- gaps
+
+  let epoch = 0
+  /** Sees that the connections were made anew: the database may be another, which has lost our last second. */
+  const watchEpochs = Effect.gen(function*() {
+    yield* availability.awaitAvailable
+    const current = SubscriptionRef.getUnsafe(availability.state)
+    if (current._tag === "Available" && current.epoch !== epoch) {
+      if (epoch > 0) {
+        state.writeAll()
+        state.readAll()
+        announce()
+      }
+      epoch = current.epoch
+    }
+    yield* check
+    yield* Effect.sleep(checkEvery)
+  })
+
+  yield* notifications.subscribe((event) => {
+    if (event._tag === "Missed") state.readAll()
+    else {
+      const [from, ...items] = event.payload.split(" ")
+      switch (event.topic) {
+        case topics.peers:
+          if (from !== replica.id) state.changed(items)
+          break
+        case topics.tunnels:
+          if (from !== replica.id) { for (const item of items) state.changedTunnel(...pairOf(item)) }
+          break
+        case topics.ready:
+          if (from !== replica.id) { for (const item of items) state.ready(...pairOf(item)) }
+      }
+    }
+    announce()
+  })
+
+  const forget = Effect.andThen(Effect.sleep(forgetEvery), Effect.andThen(availability.awaitAvailable, store.forget))
+
+  for (
+    const [name, session] of [
+      ["tailnet writer", write],
+      ["tailnet reader", read],
+      ["tailnet watch of replicas", watchEpochs],
+      ["tailnet cleanup", forget]
+    ] as const
+  ) {
+    const loop = yield* ControlLoop.make({
+      name,
+      session: Effect.forever(session),
+      policy: Backoff.acquire,
+      wake: availability.awaitAvailable,
+      quiet: (cause) =>
+        cause.reasons.every((reason) => Cause.isFailReason(reason) && reason.error instanceof DatabaseUnavailable)
+    })
+    yield* loops.fork(name, loop.run)
+  }
+
+  const tellReady = Effect.gen(function*() {
+    const next = readySoon.shift()
+    if (next === undefined) {
+      readyLatch.closeUnsafe()
+      return yield* readyLatch.await
+    }
+    // It is of use now or never: the peers ask again.
+    yield* Effect.ignore(store.tellReady(...next))
+  })
+  const readyLatch = Latch.makeUnsafe(false)
+  yield* loops.fork("tailnet handshakes", Effect.forever(tellReady))
+
+  // --- the end
+
+  let isLeaving = false
+  const leave = Effect.gen(function*() {
+    if (isLeaving) return
+    isLeaving = true
+    const sessions = [...ends.values()]
+    for (const [at, end] of sessions.entries()) {
+      const share = (at + (yield* Random.next)) / sessions.length
+      Deferred.doneUnsafe(end, Effect.succeed({ _tag: "GoingAway", retryAfterMillis: Math.round(share * spread) }))
+    }
+    const tell = Effect.andThen(store.leave, writeOnce)
+    const untilGone = Effect.gen(function*() {
+      while (ends.size > 0) yield* Effect.sleep("20 millis")
+    })
+    yield* Effect.ignore(Effect.timeout(Effect.all([tell, untilGone], { concurrency: 2 }), "1 second"))
+  })
+  yield* Effect.addFinalizer(() => leave)
+
+  return Coordinator.of({
+    relays: options.relays ?? [],
+    leave,
+    peers: () => state.peers.size,
+    isSettled: () =>
+      !isWriting && state.dirtyPeers.size + state.dirtyTunnels.size + state.dirtyTunnelLists.size + state.unread.size +
+            state.unreadTunnels.size === 0,
+    checkResume: (peer, token) =>
+      Effect.map(
+        Clock.currentTimeMillis,
+        (now) => signingKey === undefined ? undefined : ResumeToken.check(signingKey, peer, token, now)
+      ),
+    open: Effect.fnUntraced(function*(hello) {
+      const now = yield* Clock.currentTimeMillis
+      const id = yield* random.uuidV4()
+      const end = yield* Deferred.make<End>()
+      const something = Latch.makeUnsafe(false)
+      const session: Session = { id, peer: hello.peer, onUpdates: () => void something.openUnsafe() }
+      const before = state.open(session, hello)
+      const replaced = before === undefined ? undefined : ends.get(before)
+      if (replaced !== undefined) Deferred.doneUnsafe(replaced, Effect.succeed({ _tag: "Replaced" }))
+      ends.set(session, end)
+      announce()
+      yield* Metric.update(connected, state.peers.size)
+      const peerSession: PeerSession = {
+        id,
+        resume: signingKey === undefined ? undefined : ResumeToken.make(signingKey, hello.peer, now),
+        updates: Effect.gen(function*() {
+          while (true) {
+            yield* something.await
+            const updates = state.take(session, updatesAtOnce)
+            if (updates.length < updatesAtOnce) something.closeUnsafe()
+            if (updates.length > 0) return updates
+          }
+        }),
+        ended: Deferred.await(end),
+        setNode: (node) => {
+          state.setNode(session, node)
+          announce()
+        },
+        addTunnel: (to) => {
+          const isAdded = state.addTunnel(session, to, limits.tunnels)
+          announce()
+          return isAdded
+        },
+        removeTunnel: (to) => {
+          state.removeTunnel(session, to)
+          announce()
+        },
+        ready: (to) => {
+          if (state.ready(hello.peer, to) !== "elsewhere" || readySoon.length >= mostReady) return
+          readySoon.push([hello.peer, to])
+          readyLatch.openUnsafe()
+        },
+        close: (isGraceful) => {
+          ends.delete(session)
+          if (isLeaving && !isGraceful) state.moveAway(session)
+          else state.close(session, isGraceful)
+          announce()
+        }
+      }
+      return peerSession
+    })
+  })
+})
+
+/** Handshakes that wait to be told; further ones are dropped, as a peer asks again. */
+const mostReady = 10_000
+
+const take = <K, V>(map: Map<K, V>, most: number): ReadonlyArray<readonly [K, V]> => {
+  const taken: Array<readonly [K, V]> = []
+  for (const entry of map) {
+    if (taken.length >= most) break
+    taken.push(entry)
+    map.delete(entry[0])
+  }
+  return taken
+}
+
+const takeKeys = <K>(set: Set<K>, most: number): ReadonlyArray<K> => {
+  const taken: Array<K> = []
+  for (const key of set) {
+    if (taken.length >= most) break
+    taken.push(key)
+    set.delete(key)
+  }
+  return taken
+}
+
+const pairOf = (item: string): readonly [PeerId, PeerId] => {
+  const [from = "", to = ""] = item.split("/")
+  return [from, to]
+}
+
+const connected = Metric.gauge("lull_tailnet_peers", { description: "Peers that have a session with this replica" })

@@ -1,0 +1,443 @@
+/**
+ * What one replica knows of peers and tunnels, and what follows from it: whom to tell of what, what to write, what to read.
+ * Pure but for itself; time, database and sockets are the `Coordinator`'s.
+ *
+ * - A peer may be with several replicas at once, after a reconnect that the old one has not noticed. Of all nodes that are known of
+ *   it the latest counts; any node counts before one that is lost.
+ * - A replica that is silent takes its peers with it: they are lost, not disconnected, until it is heard of again.
+ * - Nobody is told what he was told already. What a session has not taken yet is replaced by what is newer, so that a slow
+ *   receiver costs one update for each of its partners, at most.
+ * - An error changes nothing: only a positive answer that somebody is gone removes him.
+ */
+import type { Node, PeerId, PeerUpdate } from "./Peer.ts"
+
+/** A peer as one replica has it. */
+export interface Mapping {
+  readonly replica: string
+  /** `undefined`: it has said nothing of itself yet. */
+  readonly node: Node | undefined
+  /** Its session ended without a word. */
+  readonly isLost: boolean
+}
+
+/** A session of a peer with this replica. */
+export interface Session {
+  readonly id: string
+  readonly peer: PeerId
+  /** There is something to take. */
+  readonly onUpdates: () => void
+}
+
+interface LocalPeer {
+  session: Session
+  node: Node | undefined
+  /** To be taken by the session: the newest of each partner, and who is ready for a handshake. */
+  outbox: Map<PeerId, PeerUpdate>
+  ready: Set<PeerId>
+  /** What was said of each partner. */
+  told: Map<PeerId, Told>
+}
+
+type Told = { readonly kind: "node"; readonly node: Node } | { readonly kind: "lost" } | { readonly kind: "gone" }
+
+/** A row to be written for a peer of this replica. `undefined`: it has disconnected, and has none. */
+export type PeerRow = Omit<Mapping, "replica"> | undefined
+
+export interface Tunnel {
+  readonly from: PeerId
+  readonly to: PeerId
+}
+
+/** Which end opened a tunnel. A pair may have two of them. */
+const outgoing = 1
+const incoming = 2
+
+export class CoordinatorState {
+  readonly replica: string
+  readonly #local = new Map<PeerId, LocalPeer>()
+  /** Of each peer that is here, or was told of: its partners, and who opened the tunnel. */
+  readonly #partners = new Map<PeerId, Map<PeerId, number>>()
+  readonly #remote = new Map<PeerId, ReadonlyArray<Mapping>>()
+  readonly #silent = new Set<string>()
+
+  /** To be written: the newest of each. */
+  readonly dirtyPeers = new Map<PeerId, PeerRow>()
+  readonly dirtyTunnels = new Map<string, Tunnel & { readonly isOpen: boolean }>()
+  /** Peers of this replica that closed all tunnels but those that they have now. */
+  readonly dirtyTunnelLists = new Set<PeerId>()
+  /** To be read: partners of peers here of whom the database may know more. */
+  readonly unread = new Set<PeerId>()
+  /** Peers here whose tunnels the database may know more of. */
+  readonly unreadTunnels = new Set<PeerId>()
+
+  constructor(replica: string) {
+    this.replica = replica
+  }
+
+  get peers(): ReadonlyMap<PeerId, { readonly session: Session }> {
+    return this.#local
+  }
+
+  // --- sessions
+
+  /** A session begins. The one that the peer had here before is returned, to be closed. */
+  open(
+    session: Session,
+    wanted: { readonly node?: Node | undefined; readonly tunnels?: ReadonlyArray<PeerId> | undefined }
+  ): Session | undefined {
+    const before = this.#local.get(session.peer)
+    const peer: LocalPeer = {
+      session,
+      node: wanted.node ?? before?.node,
+      outbox: new Map(),
+      ready: new Set(),
+      told: new Map()
+    }
+    this.#local.set(session.peer, peer)
+    this.dirtyPeers.set(session.peer, { node: peer.node, isLost: false })
+    if (wanted.tunnels !== undefined) this.#setTunnels(session.peer, wanted.tunnels)
+    this.unreadTunnels.add(session.peer)
+    this.#tellPartnersOf(session.peer)
+    for (const partner of this.#partnersOf(session.peer)) this.#tell(peer, partner)
+    return before?.session
+  }
+
+  /** Whether a session is still the one of its peer. */
+  isCurrent(session: Session): boolean {
+    return this.#local.get(session.peer)?.session === session
+  }
+
+  /** A session ends: with a word (`isGraceful`), and so the peer is gone; or without, and then it is lost. */
+  close(session: Session, isGraceful: boolean): void {
+    const { peer } = session
+    const local = this.#local.get(peer)
+    if (local?.session !== session) return
+    this.#local.delete(peer)
+    if (isGraceful) {
+      this.dirtyPeers.set(peer, undefined)
+      this.#forgetRemote(peer, this.replica)
+      this.#setTunnels(peer, [])
+    } else {
+      const mapping = { node: local.node, isLost: true }
+      this.dirtyPeers.set(peer, mapping)
+      this.#setRemote(peer, { ...mapping, replica: this.replica })
+    }
+    this.#tellPartnersOf(peer)
+    this.#forgetUnneeded(peer)
+  }
+
+  /** A session ends since its replica does: the peer is on its way to another, and nobody is told anything. */
+  moveAway(session: Session): void {
+    if (!this.isCurrent(session)) return
+    this.#local.delete(session.peer)
+    this.#forgetUnneeded(session.peer)
+  }
+
+  setNode(session: Session, node: Node): void {
+    const local = this.#local.get(session.peer)
+    if (local?.session !== session) return
+    // Of two that cross on their way the later counts.
+    if (local.node !== undefined && node.asOf < local.node.asOf) return
+    local.node = node
+    this.dirtyPeers.set(session.peer, { node, isLost: false })
+    this.#tellPartnersOf(session.peer)
+  }
+
+  /** `false`: it has as many as it may. */
+  addTunnel(session: Session, to: PeerId, most: number): boolean {
+    if (!this.isCurrent(session)) return true
+    const partners = this.#partners.get(session.peer)
+    if (((partners?.get(to) ?? 0) & outgoing) !== 0 || to === session.peer) return true
+    if (this.#outgoing(session.peer).length >= most) return false
+    this.#link(session.peer, to)
+    this.dirtyTunnels.set(keyOf(session.peer, to), { from: session.peer, to, isOpen: true })
+    this.#tellBoth(session.peer, to)
+    return true
+  }
+
+  removeTunnel(session: Session, to: PeerId): void {
+    if (!this.isCurrent(session)) return
+    this.#closeTunnel(session.peer, to)
+  }
+
+  /** Whether it can be told here; else the other replicas have to be asked to. */
+  ready(from: PeerId, to: PeerId): "told" | "elsewhere" | "noTunnel" {
+    const local = this.#local.get(to)
+    if (local === undefined) return this.#partners.get(from)?.has(to) === true ? "elsewhere" : "noTunnel"
+    if (this.#partners.get(to)?.has(from) !== true) return "noTunnel"
+    local.ready.add(from)
+    local.session.onUpdates()
+    return "told"
+  }
+
+  /** What is to be sent to a session now; nothing if it is not its peer's any more. */
+  take(session: Session, most: number): ReadonlyArray<PeerUpdate> {
+    const local = this.#local.get(session.peer)
+    if (local?.session !== session || (local.outbox.size === 0 && local.ready.size === 0)) return []
+    const updates: Array<PeerUpdate> = []
+    for (const [partner, update] of local.outbox) {
+      if (updates.length >= most) return updates
+      updates.push(update)
+      local.outbox.delete(partner)
+    }
+    for (const peer of local.ready) {
+      if (updates.length >= most) return updates
+      updates.push({ peer, kind: "readyForHandshake" })
+      local.ready.delete(peer)
+    }
+    return updates
+  }
+
+  // --- what the database says
+
+  /** Some may have been missed: everything that sessions here need is to be read again. */
+  readAll(): void {
+    for (const peer of this.#local.keys()) this.unreadTunnels.add(peer)
+  }
+
+  /** All that is here is to be written again, as the database may have lost it. */
+  writeAll(): void {
+    for (const [peer, { node }] of this.#local) {
+      if (!this.dirtyPeers.has(peer)) this.dirtyPeers.set(peer, { node, isLost: false })
+      this.dirtyTunnelLists.add(peer)
+    }
+  }
+
+  /** Others changed these. */
+  changed(peers: Iterable<PeerId>): void {
+    for (const peer of peers) if (this.#isPartnerOfLocal(peer)) this.unread.add(peer)
+  }
+
+  /** Others opened or closed a tunnel between these. */
+  changedTunnel(from: PeerId, to: PeerId): void {
+    if (this.#local.has(to)) this.unreadTunnels.add(to)
+    if (this.#local.has(from)) this.unreadTunnels.add(from)
+  }
+
+  /** All tunnels to and from these peers of this replica, as they are stored. */
+  readTunnels(peers: ReadonlySet<PeerId>, stored: ReadonlyArray<Tunnel>): void {
+    const seen = new Map<PeerId, Set<PeerId>>()
+    for (const { from, to } of stored) {
+      if (!peers.has(to) || this.dirtyTunnels.has(keyOf(from, to))) continue
+      let froms = seen.get(to)
+      if (froms === undefined) seen.set(to, froms = new Set())
+      froms.add(from)
+    }
+    for (const peer of peers) {
+      if (!this.#local.has(peer)) continue
+      const found = seen.get(peer) ?? new Set<PeerId>()
+      // What a peer here opened itself it knows best; the database is asked for what others opened to it.
+      for (const partner of this.#partnersOf(peer)) {
+        const isOpen = ((this.#partners.get(peer)?.get(partner) ?? 0) & incoming) !== 0
+        if (
+          isOpen && !found.has(partner) && !this.#local.has(partner) && !this.dirtyTunnels.has(keyOf(partner, peer))
+        ) {
+          this.#unlink(partner, peer)
+          this.#tellBoth(partner, peer)
+        }
+      }
+      for (const from of found) {
+        // A peer that is here has said for itself which tunnels it has.
+        if (!this.#local.has(from)) this.#link(from, peer)
+      }
+      for (const partner of this.#partnersOf(peer)) this.unread.add(partner)
+    }
+  }
+
+  /** All mappings of these peers at other replicas, as they are stored. */
+  readMappings(peers: ReadonlySet<PeerId>, stored: ReadonlyArray<readonly [PeerId, Mapping]>): void {
+    const found = new Map<PeerId, Array<Mapping>>()
+    for (const [peer, mapping] of stored) {
+      // Of those that are here nobody knows more; of those that were here, neither, until it is written.
+      if (mapping.replica === this.replica && (this.#local.has(peer) || this.dirtyPeers.has(peer))) continue
+      const mappings = found.get(peer)
+      if (mappings === undefined) found.set(peer, [mapping])
+      else mappings.push(mapping)
+    }
+    for (const peer of peers) {
+      if (!this.#isPartnerOfLocal(peer)) {
+        this.#remote.delete(peer)
+        continue
+      }
+      const mappings = found.get(peer) ?? []
+      const unwritten = this.dirtyPeers.get(peer)
+      if (!this.#local.has(peer) && unwritten !== undefined) mappings.push({ ...unwritten, replica: this.replica })
+      if (mappings.length === 0) this.#remote.delete(peer)
+      else this.#remote.set(peer, mappings)
+      this.#tellPartnersOf(peer, true)
+    }
+  }
+
+  /** Which replicas were not heard of for so long that their peers are lost. */
+  setSilent(replicas: ReadonlySet<string>): void {
+    const changed = new Set(
+      [...replicas, ...this.#silent].filter((each) => replicas.has(each) !== this.#silent.has(each))
+    )
+    if (changed.size === 0) return
+    this.#silent.clear()
+    for (const replica of replicas) this.#silent.add(replica)
+    for (const [peer, mappings] of this.#remote) {
+      if (mappings.some(({ replica }) => changed.has(replica))) this.#tellPartnersOf(peer)
+    }
+  }
+
+  // --- who is told what
+
+  #best(peer: PeerId): Told | undefined {
+    const local = this.#local.get(peer)
+    let best: { readonly node: Node; readonly isLost: boolean } | undefined
+    if (local?.node !== undefined) best = { node: local.node, isLost: false }
+    for (const { isLost, node, replica } of this.#remote.get(peer) ?? []) {
+      if (node === undefined) continue
+      const other = { node, isLost: isLost || this.#silent.has(replica) }
+      if (best === undefined || isBetter(other, best)) best = other
+    }
+    return best === undefined ? undefined : best.isLost ? lost : { kind: "node", node: best.node }
+  }
+
+  /** `isRead`: the database was asked, and so it is a fact if there is nobody. */
+  #tell(observer: LocalPeer, subject: PeerId, isRead = false): void {
+    const isPartner = this.#partners.get(observer.session.peer)?.has(subject) === true
+    const now = isPartner ? this.#best(subject) : undefined
+    const before = observer.told.get(subject)
+    if (now === undefined) {
+      if (before === undefined ? !isRead || this.#local.has(subject) : before.kind === "gone") return
+      if (isPartner) observer.told.set(subject, gone)
+      else observer.told.delete(subject)
+      const reason = isPartner ? "it is not there" : "there is no tunnel"
+      observer.outbox.set(subject, { peer: subject, kind: "disconnected", reason })
+    } else if (now.kind === "lost") {
+      if (before?.kind === "lost") return
+      observer.told.set(subject, now)
+      observer.outbox.set(subject, { peer: subject, kind: "lost", reason: "it was not heard of" })
+    } else if (now.kind === "node") {
+      if (before?.kind === "node" && (before.node === now.node || isSame(before.node, now.node))) return
+      observer.told.set(subject, now)
+      observer.outbox.set(subject, { peer: subject, kind: "node", node: now.node })
+    }
+    observer.session.onUpdates()
+  }
+
+  #tellPartnersOf(subject: PeerId, isRead = false): void {
+    for (const partner of this.#partnersOf(subject)) {
+      const local = this.#local.get(partner)
+      if (local !== undefined) this.#tell(local, subject, isRead)
+    }
+  }
+
+  #tellBoth(one: PeerId, other: PeerId): void {
+    const here = this.#local.get(one)
+    const there = this.#local.get(other)
+    if (here !== undefined) {
+      this.#tell(here, other)
+      if (there === undefined) this.unread.add(other)
+    }
+    if (there !== undefined) {
+      this.#tell(there, one)
+      if (here === undefined) this.unread.add(one)
+    }
+  }
+
+  // --- tunnels
+
+  #partnersOf(peer: PeerId): ReadonlyArray<PeerId> {
+    const partners = this.#partners.get(peer)
+    return partners === undefined ? [] : [...partners.keys()]
+  }
+
+  #outgoing(peer: PeerId): ReadonlyArray<PeerId> {
+    return [...this.#partners.get(peer) ?? []].filter(([, ends]) => (ends & outgoing) !== 0).map(([partner]) => partner)
+  }
+
+  /** The tunnels that a peer here has opened. */
+  tunnelsOf(peer: PeerId): ReadonlyArray<PeerId> {
+    return this.#outgoing(peer)
+  }
+
+  #setTunnels(peer: PeerId, to: ReadonlyArray<PeerId>): void {
+    const wanted = new Set(to.filter((partner) => partner !== peer))
+    for (const partner of this.#outgoing(peer)) if (!wanted.has(partner)) this.#closeTunnel(peer, partner)
+    for (const partner of wanted) {
+      this.#link(peer, partner)
+      this.#tellBoth(peer, partner)
+    }
+    this.dirtyTunnelLists.add(peer)
+  }
+
+  #closeTunnel(from: PeerId, to: PeerId): void {
+    if (((this.#partners.get(from)?.get(to) ?? 0) & outgoing) === 0) return
+    this.#unlink(from, to)
+    this.dirtyTunnels.set(keyOf(from, to), { from, to, isOpen: false })
+    this.#tellBoth(from, to)
+  }
+
+  #link(from: PeerId, to: PeerId): void {
+    this.#setEnds(from, to, this.#ends(from, to) | outgoing)
+    this.#setEnds(to, from, this.#ends(to, from) | incoming)
+  }
+
+  #unlink(from: PeerId, to: PeerId): void {
+    this.#setEnds(from, to, this.#ends(from, to) & ~outgoing)
+    this.#setEnds(to, from, this.#ends(to, from) & ~incoming)
+    this.#forgetUnneeded(from)
+    this.#forgetUnneeded(to)
+  }
+
+  #ends(peer: PeerId, partner: PeerId): number {
+    return this.#partners.get(peer)?.get(partner) ?? 0
+  }
+
+  #setEnds(peer: PeerId, partner: PeerId, ends: number): void {
+    let partners = this.#partners.get(peer)
+    if (ends === 0) {
+      partners?.delete(partner)
+      if (partners?.size === 0) this.#partners.delete(peer)
+      return
+    }
+    if (partners === undefined) this.#partners.set(peer, partners = new Map())
+    partners.set(partner, ends)
+  }
+
+  // --- what is remembered of others
+
+  #isPartnerOfLocal(peer: PeerId): boolean {
+    for (const partner of this.#partners.get(peer)?.keys() ?? []) if (this.#local.has(partner)) return true
+    return false
+  }
+
+  #setRemote(peer: PeerId, mapping: Mapping): void {
+    const others = (this.#remote.get(peer) ?? []).filter(({ replica }) => replica !== mapping.replica)
+    this.#remote.set(peer, [...others, mapping])
+  }
+
+  #forgetRemote(peer: PeerId, replica: string): void {
+    const others = (this.#remote.get(peer) ?? []).filter((mapping) => mapping.replica !== replica)
+    if (others.length === 0) this.#remote.delete(peer)
+    else this.#remote.set(peer, others)
+  }
+
+  /** Tunnels between peers of whom neither is here are no business of this replica. */
+  #forgetUnneeded(peer: PeerId): void {
+    if (this.#local.has(peer)) return
+    for (const partner of this.#partnersOf(peer)) {
+      if (this.#local.has(partner)) continue
+      this.#setEnds(peer, partner, 0)
+      this.#setEnds(partner, peer, 0)
+      if (!this.#partners.has(partner)) this.#remote.delete(partner)
+    }
+    if (!this.#partners.has(peer)) this.#remote.delete(peer)
+  }
+}
+
+const lost = { kind: "lost" } as const
+const gone = { kind: "gone" } as const
+
+const isBetter = (
+  one: { readonly node: Node; readonly isLost: boolean },
+  other: { readonly node: Node; readonly isLost: boolean }
+) => one.isLost === other.isLost ? one.node.asOf > other.node.asOf : other.isLost
+
+/** A node that was read again is another object. */
+const isSame = (one: Node, other: Node) => one.asOf === other.asOf && JSON.stringify(one) === JSON.stringify(other)
+
+const keyOf = (from: PeerId, to: PeerId) => from + to

@@ -1,0 +1,143 @@
+/**
+ * Peers in memory: the model of `PeerStorePostgres` for tests and for applications of one process. Its work passes the same door,
+ * so that a scripted outage hits it. Several coordinators, so several replicas of a test, may share a `PeerTable`.
+ */
+import { Clock, Context, Effect, Layer } from "effect"
+import { Availability } from "../database/Availability.ts"
+import { Database } from "../database/Database.ts"
+import { Notifications } from "../database/Notifications.ts"
+import { Replica } from "../database/Replica.ts"
+import { Loops } from "../loop/Loops.ts"
+import type { Mapping, Tunnel } from "./CoordinatorState.ts"
+import type { PeerId } from "./Peer.ts"
+import { forgetAfterHours, notificationsOf, PeerStore, topics } from "./PeerStore.ts"
+
+interface Stored extends Mapping {
+  readonly updatedAt: number
+}
+
+/** What the database would hold. */
+export class PeerTable extends Context.Service<PeerTable, {
+  readonly peers: Map<PeerId, Map<string, Stored>>
+  readonly tunnels: Map<string, Tunnel>
+  readonly replicas: Map<string, { beat: number; isLeaving: boolean }>
+}>()("lull/tailnet/PeerTable") {
+  static readonly layer = Layer.sync(
+    PeerTable,
+    () => PeerTable.of({ peers: new Map(), tunnels: new Map(), replicas: new Map() })
+  )
+}
+
+/** As `Availability` beats for a real one. */
+const beatEvery = "2 seconds"
+
+export const layer: Layer.Layer<
+  PeerStore,
+  never,
+  Availability | Database | Loops | Notifications | PeerTable | Replica
+> = Layer.effect(
+  PeerStore,
+  Effect.gen(function*() {
+    const availability = yield* Availability
+    const database = yield* Database
+    const loops = yield* Loops
+    const notifications = yield* Notifications
+    const replica = yield* Replica
+    const { peers, replicas, tunnels } = yield* PeerTable
+
+    const beat = Effect.sync(() => {
+      const row = replicas.get(replica.id)
+      replicas.set(replica.id, { beat: (row?.beat ?? 0) + 1, isLeaving: row?.isLeaving ?? false })
+    })
+    yield* loops.fork(
+      "heartbeat of a memory replica",
+      Effect.forever(
+        availability.awaitAvailable.pipe(
+          Effect.andThen(Effect.ignore(database.write("PeerStore.beat", beat))),
+          Effect.andThen(Effect.sleep(beatEvery))
+        )
+      )
+    )
+
+    const notify = (topic: string, payload: string) => notifications.publish({ _tag: "Notified", topic, payload })
+    const keyOf = ({ from, to }: Tunnel) => from + to
+
+    return PeerStore.of({
+      write: (changes) =>
+        database.write(
+          "PeerStore.write",
+          Effect.gen(function*() {
+            const now = yield* Clock.currentTimeMillis
+            if (!replicas.has(replica.id)) yield* beat
+            for (const [peer, row] of changes.peers) {
+              const rows = peers.get(peer) ?? new Map<string, Stored>()
+              if (row === undefined) {
+                const asOf = rows.get(replica.id)?.node?.asOf ?? Number.POSITIVE_INFINITY
+                for (const [other, { node }] of rows) {
+                  if (other === replica.id || (node?.asOf ?? 0) <= asOf) rows.delete(other)
+                }
+              } else rows.set(replica.id, { ...row, replica: replica.id, updatedAt: now })
+              if (rows.size === 0) peers.delete(peer)
+              else peers.set(peer, rows)
+            }
+            for (const [from, list] of changes.lists) {
+              for (const [key, tunnel] of tunnels) {
+                if (tunnel.from === from && !list.includes(tunnel.to)) tunnels.delete(key)
+              }
+              for (const to of list) tunnels.set(keyOf({ from, to }), { from, to })
+            }
+            for (const { from, isOpen, to } of changes.tunnels) {
+              if (isOpen) tunnels.set(keyOf({ from, to }), { from, to })
+              else tunnels.delete(keyOf({ from, to }))
+            }
+            yield* Effect.forEach(
+              notificationsOf(replica.id, changes),
+              ([topic, payload]) => notify(topic, payload),
+              { discard: true }
+            )
+          })
+        ),
+      tunnelsTo: (ids) =>
+        database.read(
+          "PeerStore.tunnelsTo",
+          Effect.sync(() => {
+            const wanted = new Set(ids)
+            return [...tunnels.values()].filter(({ to }) => wanted.has(to))
+          })
+        ),
+      mappings: (ids) =>
+        database.read(
+          "PeerStore.mappings",
+          Effect.sync(() =>
+            ids.flatMap((id) =>
+              [...peers.get(id)?.values() ?? []].map(({ updatedAt: _, ...mapping }) => [id, mapping] as const)
+            )
+          )
+        ),
+      replicas: database.read(
+        "PeerStore.replicas",
+        Effect.sync(() => [...replicas].map(([id, row]) => ({ id, beat: String(row.beat), isLeaving: row.isLeaving })))
+      ),
+      leave: database.write(
+        "PeerStore.leave",
+        Effect.sync(() => void replicas.set(replica.id, { beat: replicas.get(replica.id)?.beat ?? 0, isLeaving: true }))
+      ),
+      tellReady: (from, to) =>
+        database.write("PeerStore.tellReady", notify(topics.ready, `${replica.id} ${from}/${to}`)),
+      forget: database.write(
+        "PeerStore.forget",
+        Effect.map(Clock.currentTimeMillis, (now) => {
+          const before = now - forgetAfterHours * 3_600_000
+          for (const [peer, rows] of peers) {
+            for (const [id, { updatedAt, ...row }] of rows) {
+              if (updatedAt < before && (row.isLost || !replicas.has(id))) rows.delete(id)
+            }
+            if (rows.size === 0) peers.delete(peer)
+          }
+          for (const [key, { from }] of tunnels) if (!peers.has(from)) tunnels.delete(key)
+        })
+      ),
+      signingKey: Effect.succeed("a key for tests")
+    })
+  })
+)

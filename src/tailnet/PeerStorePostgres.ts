@@ -1,0 +1,142 @@
+/**
+ * Peers in PostgreSQL. A write is one statement for many rows, with its notifications, so that there is nothing between them
+ * that could be lost. Lists come as arrays, as in `JobStorePostgres`, and for the same reasons.
+ */
+import { PgClient } from "@effect/sql-pg/PgClient"
+import { Effect, Layer } from "effect"
+import { Database } from "../database/Database.ts"
+import { channel, encode } from "../database/Notifications.ts"
+import { pgArray, pgPlainArray } from "../database/PgArray.ts"
+import { Replica } from "../database/Replica.ts"
+import type { Mapping } from "./CoordinatorState.ts"
+import type { Node, PeerId } from "./Peer.ts"
+import { type Changes, forgetAfterHours, notificationsOf, PeerStore, topics } from "./PeerStore.ts"
+
+export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.effect(
+  PeerStore,
+  Effect.gen(function*() {
+    const database = yield* Database
+    const replica = yield* Replica
+
+    const write = (sql: PgClient, changes: Changes) => {
+      // Rows in one order, so that two replicas never wait for each other in a circle.
+      const present = changes.peers.flatMap(([id, row]) => row === undefined ? [] : [{ id, ...row }])
+        .toSorted((one, other) => one.id < other.id ? -1 : 1)
+      const gone = changes.peers.flatMap(([id, row]) => row === undefined ? [id] : [])
+      const listed = new Set(changes.lists.map(([from]) => from))
+      const single = changes.tunnels.filter(({ from }) => !listed.has(from))
+      const opened = [
+        ...changes.lists.flatMap(([from, list]) => list.map((to) => ({ from, to }))),
+        ...single.filter(({ isOpen }) => isOpen)
+      ].toSorted((one, other) => one.from + one.to < other.from + other.to ? -1 : 1)
+      const closed = single.filter(({ isOpen }) => !isOpen)
+      const openedFrom = pgPlainArray(opened.map(({ from }) => from))
+      const openedTo = pgPlainArray(opened.map(({ to }) => to))
+      const notes = notificationsOf(replica.id, changes).map(([topic, payload]) => encode(topic, payload))
+      return sql`with own as (
+          insert into lull.replica (id, name) values (${replica.id}, ${replica.name}) on conflict do nothing
+        ), written as (
+          insert into lull.peer (id, replica, node, as_of, is_lost)
+          select id, ${replica.id}::uuid, node::json, as_of, is_lost
+          from unnest(
+            ${pgPlainArray(present.map(({ id }) => id))}::uuid[],
+            ${pgArray(present.map(({ node }) => node === undefined ? null : JSON.stringify(node)))}::text[],
+            ${pgPlainArray(present.map(({ node }) => node?.asOf ?? null))}::float8[],
+            ${pgPlainArray(present.map(({ isLost }) => isLost ? "t" : "f"))}::bool[]
+          ) as row (id, node, as_of, is_lost)
+          on conflict (id, replica) do update
+            set node = excluded.node, as_of = excluded.as_of, is_lost = excluded.is_lost, updated_at = now()
+        ), removed as (
+          delete from lull.peer as peer
+          where id = any(${pgPlainArray(gone)}::uuid[]) and (replica = ${replica.id} or as_of <= (
+            select as_of from lull.peer as own where own.id = peer.id and own.replica = ${replica.id}
+          ))
+        ), listed as (
+          delete from lull.tunnel
+          where from_peer = any(${pgPlainArray([...listed])}::uuid[])
+            and not exists (
+              select from unnest(${openedFrom}::uuid[], ${openedTo}::uuid[]) as kept (from_id, to_id)
+              where from_id = from_peer and to_id = to_peer
+            )
+        ), closed as (
+          delete from lull.tunnel using unnest(
+            ${pgPlainArray(closed.map(({ from }) => from))}::uuid[], ${pgPlainArray(closed.map(({ to }) => to))}::uuid[]
+          ) as row (from_id, to_id)
+          where from_peer = from_id and to_peer = to_id
+        ), opened as (
+          insert into lull.tunnel (from_peer, to_peer)
+          select * from unnest(${openedFrom}::uuid[], ${openedTo}::uuid[])
+          on conflict do nothing
+        )
+        select pg_notify(${channel}, note) from unnest(${pgArray(notes)}::text[]) as note`
+    }
+
+    return PeerStore.of({
+      write: (changes) =>
+        Effect.asVoid(database.write("PeerStore.write", Effect.flatMap(PgClient, (sql) => write(sql, changes)))),
+      tunnelsTo: (peers) =>
+        database.read(
+          "PeerStore.tunnelsTo",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<{ from: PeerId; to: PeerId }>`select from_peer as "from", to_peer as "to" from lull.tunnel
+              where to_peer = any(${pgPlainArray(peers)}::uuid[])`)
+        ),
+      mappings: (peers) =>
+        Effect.map(
+          database.read(
+            "PeerStore.mappings",
+            Effect.flatMap(PgClient, (sql) =>
+              sql<{ id: PeerId; replica: string; node: Node | null; isLost: boolean }>`
+                select id, replica, node, is_lost as "isLost" from lull.peer
+                where id = any(${pgPlainArray(peers)}::uuid[])`)
+          ),
+          (rows) =>
+            rows.map(({ id, isLost, node, replica: at }): readonly [PeerId, Mapping] => [
+              id,
+              { replica: at, node: node ?? undefined, isLost }
+            ])
+        ),
+      replicas: database.read(
+        "PeerStore.replicas",
+        Effect.flatMap(PgClient, (sql) =>
+          sql<{ id: string; beat: string; isLeaving: boolean }>`
+            select id, beat_at::text as beat, is_leaving as "isLeaving" from lull.replica`)
+      ),
+      leave: Effect.asVoid(database.write(
+        "PeerStore.leave",
+        Effect.flatMap(PgClient, (sql) => sql`update lull.replica set is_leaving = true where id = ${replica.id}`)
+      )),
+      tellReady: (from, to) =>
+        Effect.asVoid(database.write(
+          "PeerStore.tellReady",
+          Effect.flatMap(PgClient, (sql) => sql.notify(channel, encode(topics.ready, `${replica.id} ${from}/${to}`)))
+        )),
+      forget: Effect.asVoid(database.write(
+        "PeerStore.forget",
+        Effect.flatMap(PgClient, (sql) =>
+          sql`with old as (
+              delete from lull.peer where updated_at < now() - make_interval(hours => ${forgetAfterHours})
+                and (is_lost or replica not in (select id from lull.replica))
+            )
+            delete from lull.tunnel where from_peer not in (select id from lull.peer)
+              and opened_at < now() - make_interval(hours => ${forgetAfterHours})`)
+      )),
+      signingKey: Effect.flatMap(
+        database.write(
+          "PeerStore.signingKey",
+          Effect.flatMap(PgClient, (sql) =>
+            // Two replicas may be the first at once: what is there counts.
+            Effect.andThen(
+              sql`insert into lull.signing_key (key)
+                values (gen_random_uuid()::text || gen_random_uuid()::text) on conflict do nothing`,
+              sql<{ key: string }>`select key from lull.signing_key`
+            ))
+        ),
+        ([row]) =>
+          row === undefined
+            ? Effect.die(new Error("there is no signing key after it was made"))
+            : Effect.succeed(row.key)
+      )
+    })
+  })
+)

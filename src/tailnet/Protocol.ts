@@ -1,0 +1,105 @@
+/**
+ * What peer and coordinator say to each other: JSON objects, one in each text frame of a WebSocket. Described for clients in other
+ * languages in `docs/tailnet.md`.
+ *
+ * It is a protocol of its own, and not Effect's RPC, as its envelope would be that of a module which may change in a minor release,
+ * and as a frame has to be measured and refused before anything is made of it.
+ */
+import { Result, Schema } from "effect"
+import { limits, Node, PeerId, type PeerUpdate } from "./Peer.ts"
+
+/** Grows when a message changes its meaning. New fields and messages do not count: both sides ignore what they do not know. */
+export const version = 1
+
+export const path = "/api/v1/tailnet"
+
+const Tunnels = Schema.Array(PeerId).check(Schema.isMaxLength(limits.tunnels))
+
+/** The first message of a session, with all that the peer wants: what it had before, it has again at once. */
+export const Hello = Schema.Struct({
+  type: Schema.Literal("hello"),
+  version: Schema.Int,
+  peer: PeerId,
+  /** Of the welcome before: proves that it is the same peer. */
+  resume: Schema.optionalKey(Schema.String),
+  node: Schema.optionalKey(Node),
+  /** All tunnels: those that are not here are closed. */
+  tunnels: Schema.optionalKey(Tunnels)
+})
+export type Hello = typeof Hello.Type
+
+export const Request = Schema.Union([
+  Hello,
+  Schema.Struct({ type: Schema.Literal("node"), node: Node }),
+  Schema.Struct({ type: Schema.Literal("addTunnel"), peer: PeerId }),
+  Schema.Struct({ type: Schema.Literal("removeTunnel"), peer: PeerId }),
+  Schema.Struct({ type: Schema.Literal("readyForHandshake"), peer: PeerId }),
+  Schema.Struct({ type: Schema.Literal("disconnect") }),
+  Schema.Struct({ type: Schema.Literal("pong") })
+])
+export type Request = typeof Request.Type
+
+/** A region of relays, handed on as it was configured. */
+export interface RelayRegion {
+  readonly id: number
+  readonly name: string
+  readonly hosts: ReadonlyArray<string>
+}
+
+export type Event =
+  | {
+    readonly type: "welcome"
+    readonly session: string
+    /** To be sent with the next hello. Absent while the coordinator has no key to sign it with. */
+    readonly resume?: string
+    /** The coordinator sends something at least so often, and expects as much. */
+    readonly keepAliveSeconds: number
+    readonly replica: string
+  }
+  | { readonly type: "updates"; readonly updates: ReadonlyArray<PeerUpdate> }
+  | { readonly type: "relayMap"; readonly regions: ReadonlyArray<RelayRegion> }
+  /** This replica ends: connect to another, after so long. */
+  | { readonly type: "goingAway"; readonly retryAfterMillis: number }
+  | { readonly type: "ping" }
+  | { readonly type: "error"; readonly code: RefusalCode; readonly detail: string }
+
+/** Why a session is closed: the code of the WebSocket's close, and of the error before it. */
+export const closeCodes = {
+  goingAway: 1001,
+  tooLarge: 1009,
+  badMessage: 4400,
+  badResume: 4401,
+  silent: 4408,
+  version: 4406,
+  replaced: 4409,
+  tooMany: 4429
+} as const
+export type RefusalCode = keyof typeof closeCodes
+
+const decode = Schema.decodeUnknownResult(Request)
+
+/** A frame of a peer. The failure says what is wrong with it. */
+export const decodeRequest = (text: string): Result.Result<Request, string> => {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return Result.fail("it is no JSON")
+  }
+  return Result.mapError(decode(value), (error) => error.issue.toString().replaceAll(/\s+/g, " ").slice(0, 300))
+}
+
+export const encode = (message: Request | Event): string => JSON.stringify(message)
+
+const events = new Set(["welcome", "updates", "relayMap", "goingAway", "ping", "error"])
+
+/** A frame of the coordinator; `undefined` for one of a later version, which is ignored. */
+export const decodeEvent = (text: string): Event | undefined => {
+  const value: unknown = JSON.parse(text)
+  return isEvent(value) ? value : undefined
+}
+
+// The coordinator is trusted: what it sends is not checked field by field.
+const isEvent = (value: unknown): value is Event =>
+  typeof value === "object" && value !== null && "type" in value && typeof value.type === "string" &&
+  events.has(value.type)

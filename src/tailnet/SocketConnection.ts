@@ -1,0 +1,40 @@
+/** A connection over a WebSocket: a message is a text frame. */
+import { Effect, type Scope } from "effect"
+import * as Socket from "effect/socket/Socket"
+import { type Connection, ConnectionClosed, Refused } from "./Connection.ts"
+import { encode, type Event, type Request } from "./Protocol.ts"
+
+const decoder = new TextDecoder()
+
+/** `decode` may throw: what it cannot read is refused. */
+export const fromSocket = Effect.fnUntraced(function*<In, Out extends Request | Event>(
+  socket: Socket.Socket,
+  decode: (text: string) => ReadonlyArray<In>
+): Effect.fn.Return<Connection<In, Out>, Socket.SocketError, Scope.Scope> {
+  const { pull } = yield* socket.reader
+  const { write } = yield* socket.writer
+  const connection: Connection<In, Out> = {
+    receive: pull.pipe(
+      Effect.mapError(closed),
+      Effect.flatMap((frames) =>
+        Effect.try({
+          try: () => frames.flatMap((frame) => decode(typeof frame === "string" ? frame : decoder.decode(frame))),
+          catch: (error) =>
+            error instanceof Refused
+              ? error
+              : new Refused({ code: "badMessage", detail: error instanceof Error ? error.message : String(error) })
+        })
+      ),
+      // Frames of a later version are read over.
+      Effect.repeat({ until: (messages) => messages.length > 0 })
+    ),
+    send: (message) => Effect.mapError(write(encode(message)), closed),
+    close: (code, reason) => Effect.ignore(write(new Socket.CloseEvent(code, reason)))
+  }
+  return connection
+})
+
+const closed = (error: Socket.SocketError) =>
+  error.reason._tag === "SocketCloseError"
+    ? new ConnectionClosed({ code: error.reason.code, reason: error.reason.closeReason ?? "" })
+    : new ConnectionClosed({ code: 1006, reason: error.message })
