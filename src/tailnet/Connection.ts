@@ -43,23 +43,26 @@ export const makePair: Effect.Effect<readonly [PeerConnection, CoordinatorConnec
   const requests = yield* Queue.bounded<Request, ConnectionClosed>(onTheWay)
   const events = yield* Queue.bounded<Event, ConnectionClosed>(onTheWay)
   let closed: ConnectionClosed | undefined
-  const close = (code: number, reason: string) =>
-    Effect.sync(() => {
-      closed ??= new ConnectionClosed({ code, reason })
-      Queue.failCauseUnsafe(requests, Cause.fail(closed))
-      Queue.failCauseUnsafe(events, Cause.fail(closed))
-    })
   const end = <In, Out>(
     incoming: Queue.Queue<In, ConnectionClosed>,
     outgoing: Queue.Queue<Out, ConnectionClosed>
   ): Connection<In, Out> => ({
-    receive: Queue.takeAll(incoming),
+    receive: Effect.catchCause(
+      Queue.takeAll(incoming),
+      (cause) => closed !== undefined && !Cause.hasInterruptsOnly(cause) ? Effect.fail(closed) : Effect.failCause(cause)
+    ),
     send: (message) =>
       Effect.flatMap(
         Queue.offer(outgoing, message),
         (isTaken) => isTaken || closed === undefined ? Effect.void : Effect.fail(closed)
       ),
-    close
+    // The other side reads what was sent before; this one reads no more.
+    close: (code, reason) =>
+      Effect.suspend(() => {
+        closed ??= new ConnectionClosed({ code, reason })
+        Queue.failCauseUnsafe(outgoing, Cause.fail(closed))
+        return Queue.shutdown(incoming)
+      })
   })
   return [end(events, requests), end(requests, events)] as const
 })

@@ -72,7 +72,8 @@ export const closeCodes = {
   silent: 4408,
   version: 4406,
   replaced: 4409,
-  tooMany: 4429
+  tooMany: 4429,
+  unavailable: 4503
 } as const
 export type RefusalCode = keyof typeof closeCodes
 
@@ -86,7 +87,7 @@ export const decodeRequest = (text: string): Result.Result<Request, string> => {
   } catch {
     return Result.fail("it is no JSON")
   }
-  return Result.mapError(decode(value), (error) => error.issue.toString().replaceAll(/\s+/g, " ").slice(0, 300))
+  return Result.mapError(decode(value), (error) => error.message.replaceAll(/\s+/g, " ").slice(0, 300))
 }
 
 export const encode = (message: Request | Event): string => JSON.stringify(message)

@@ -1,0 +1,189 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import type { PeerConnection } from "../../src/tailnet/Connection.ts"
+import { limits } from "../../src/tailnet/Peer.ts"
+import { closeCodes, decodeRequest, type Event, type Request } from "../../src/tailnet/Protocol.ts"
+import * as ResumeToken from "../../src/tailnet/ResumeToken.ts"
+import type * as TailnetLoop from "../../src/tailnet/TailnetLoop.ts"
+import { make as makeWorld, node, peer, uuid } from "../support/TailnetWorld.ts"
+
+const settle = Effect.repeat(TestClock.adjust("1 millis"), { times: 9 })
+
+const hello = (number: number, more: Partial<Extract<Request, { type: "hello" }>> = {}): Request => ({
+  type: "hello",
+  version: 1,
+  peer: uuid(number),
+  node: node(number),
+  ...more
+})
+
+/** A connection by hand, and all that came over it, with its end. */
+const dial = Effect.fnUntraced(
+  function*(transport: TailnetLoop.Transport) {
+    const connection: PeerConnection = yield* transport.dial
+    const received: Array<Event> = []
+    const reading = yield* Effect.forkScoped(Effect.flip(Effect.forever(
+      Effect.tap(connection.receive, (events) => Effect.sync(() => received.push(...events)))
+    )))
+    return {
+      ...connection,
+      received,
+      types: () => received.map(({ type }) => type),
+      error: () => received.find((event) => event.type === "error"),
+      end: Fiber.join(reading)
+    }
+  }
+)
+
+describe("a session at the coordinator", () => {
+  it.effect("begins with a hello of a version that it speaks", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld
+      const a = yield* world.replica("a")
+      for (
+        const [request, code, detail] of [
+          [{ type: "pong" }, "badMessage", "the first message has to be a hello"],
+          [hello(1, { version: 7 }), "version", "this coordinator speaks version 1 of the protocol, and not 7"],
+          [
+            hello(1, { resume: "1.x" }),
+            "badResume",
+            "the resume token was not made for this peer; say hello without one"
+          ]
+        ] as const
+      ) {
+        yield* TestClock.adjust("1 second")
+        const connection = yield* dial(a.transport)
+        yield* connection.send(request)
+        yield* settle
+        assert.deepStrictEqual(connection.received, [{ type: "error", code, detail }])
+        const end = yield* connection.end
+        assert.strictEqual(end._tag === "ConnectionClosed" ? end.code : 0, closeCodes[code])
+      }
+      assert.strictEqual(a.coordinator.peers(), 0)
+    }).pipe(Effect.scoped))
+
+  it.effect("a resume token is accepted of the peer that it was made for, until it expires", () =>
+    Effect.gen(function*() {
+      const key = "key"
+      const token = ResumeToken.make(key, uuid(1), 1_000)
+      assert.isUndefined(ResumeToken.check(key, uuid(1), token, 2_000))
+      assert.include(ResumeToken.check(key, uuid(2), token, 2_000), "not made for this peer")
+      assert.include(ResumeToken.check("other", uuid(1), token, 2_000), "not made for this peer")
+      assert.include(ResumeToken.check(key, uuid(1), token, 8 * 86_400_000), "expired")
+      assert.include(ResumeToken.check(key, uuid(1), `9${token}`, 2_000), "not made for this peer")
+      yield* Effect.void
+    }))
+
+  it.effect("says nothing for ten seconds: closed; nothing after the hello: closed as silent", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld
+      const a = yield* world.replica("a")
+      const mute = yield* dial(a.transport)
+      const silent = yield* dial(a.transport)
+      yield* silent.send(hello(1))
+      yield* TestClock.adjust("11 seconds")
+      assert.strictEqual(mute.error()?.code, "silent")
+      yield* TestClock.adjust("10 seconds")
+      assert.include(silent.types(), "ping")
+      yield* TestClock.adjust("20 seconds")
+      assert.strictEqual(silent.error()?.code, "silent")
+      assert.strictEqual(a.coordinator.peers(), 0)
+    }).pipe(Effect.scoped))
+
+  it.effect("stays for as long as the peer answers, and ends gracefully when it says goodbye", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld
+      const a = yield* world.replica("a")
+      const one = yield* dial(a.transport)
+      yield* one.send(hello(1))
+      for (let n = 0; n < 20; n++) {
+        yield* TestClock.adjust("10 seconds")
+        yield* one.send({ type: "pong" })
+      }
+      assert.strictEqual(a.coordinator.peers(), 1)
+      yield* one.send({ type: "disconnect" })
+      yield* settle
+      assert.strictEqual(a.coordinator.peers(), 0)
+      assert.isFalse(world.table.peers.has(uuid(1)))
+    }).pipe(Effect.scoped))
+
+  it.effect("a peer that never reads is closed, and costs nobody else anything", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld
+      const a = yield* world.replica("a")
+      const stuck: PeerConnection = yield* a.transport.dial
+      yield* stuck.send(hello(1, { tunnels: [uuid(2)] }))
+      const two = yield* peer(2, [a.transport], { tunnels: [uuid(3)] })
+      const three = yield* peer(3, [a.transport])
+      for (let n = 0; n < 300; n++) {
+        yield* two.setNode(node(100 + n))
+        yield* stuck.send({ type: "pong" })
+        yield* settle
+      }
+      assert.deepStrictEqual(three.knows(2)?.node, node(399))
+      yield* TestClock.adjust("15 seconds")
+      assert.strictEqual(a.coordinator.peers(), 2)
+    }).pipe(Effect.scoped))
+
+  it.effect("a hundred thousand updates: limited, closed with a reason, others unharmed", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld
+      const a = yield* world.replica("a")
+      const two = yield* peer(2, [a.transport], { tunnels: [uuid(3)] })
+      const three = yield* peer(3, [a.transport])
+      const flood = yield* dial(a.transport)
+      yield* flood.send(hello(1))
+      const sending = yield* Effect.forkScoped(Effect.exit(Effect.forEach(
+        Array.from({ length: 100_000 }, (_, n) => n),
+        (n) => flood.send({ type: "node", node: node(n) }),
+        { discard: true }
+      )))
+      yield* settle
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(flood.error()?.code, "tooMany")
+      assert.isTrue((yield* Fiber.join(sending))._tag === "Failure")
+      yield* two.setNode(node(20))
+      yield* settle
+      assert.deepStrictEqual(three.knows(2)?.node, node(20))
+    }).pipe(Effect.scoped))
+
+  it.effect("more tunnels than a peer may have are refused", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld
+      const a = yield* world.replica("a")
+      const one = yield* dial(a.transport)
+      yield* one.send(hello(1, { tunnels: Array.from({ length: limits.tunnels }, (_, n) => uuid(100 + n)) }))
+      yield* settle
+      yield* one.send({ type: "addTunnel", peer: uuid(100) })
+      yield* settle
+      assert.isUndefined(one.error())
+      yield* one.send({ type: "addTunnel", peer: uuid(99) })
+      yield* settle
+      assert.strictEqual(one.error()?.code, "tooMany")
+    }).pipe(Effect.scoped))
+})
+
+describe("frames", () => {
+  for (
+    const [frame, problem] of [
+      ["", "it is no JSON"],
+      ["nonsense", "it is no JSON"],
+      ["[]", ""],
+      ["{\"type\":\"node\"}", "node"],
+      ["{\"type\":\"addTunnel\",\"peer\":\"x\"}", "a UUID in small letters"],
+      [JSON.stringify({ type: "node", node: { ...node(1), key: "x".repeat(129) } }), "128"],
+      [JSON.stringify({ type: "node", node: { ...node(1), endpoints: Array.from({ length: 65 }, String) } }), "64"]
+    ] as const
+  ) {
+    it(`are refused with what is wrong: ${frame.slice(0, 40)}`, () => {
+      const decoded = decodeRequest(frame)
+      assert.strictEqual(decoded._tag, "Failure")
+      if (decoded._tag === "Failure") assert.include(decoded.failure, problem)
+    })
+  }
+
+  it("may have fields of a later version", () => {
+    assert.strictEqual(decodeRequest(JSON.stringify({ type: "pong", later: 1 }))._tag, "Success")
+  })
+})
