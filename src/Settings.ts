@@ -36,6 +36,7 @@ export interface Settings {
   /** Bytes. */
   readonly logQuota: number
   readonly token: Redacted.Redacted<string> | undefined
+  readonly peerToken: Redacted.Redacted<string> | undefined
   readonly shutdownDeadline: Duration.Duration
 }
 
@@ -126,6 +127,13 @@ const smallestLogQuota = 1_000_000
 
 const unitMillis: Readonly<Record<string, number>> = { milli: 1, second: 1_000, minute: 60_000, hour: 3_600_000 }
 
+const readToken = (text: string | undefined): Result.Result<Redacted.Redacted<string> | undefined, string> =>
+  text === undefined
+    ? ok(undefined)
+    : /^[\x21-\x7e]{16,}$/.test(text)
+    ? ok(Redacted.make(text))
+    : wrong("at least 16 printable characters without blanks")
+
 const table = {
   databaseUrl: row({
     name: "LULL_DATABASE_URL",
@@ -207,12 +215,14 @@ const table = {
     fallback: "none",
     meaning: "asked for as Authorization: Bearer …; at least 16 characters",
     isSecret: true,
-    read: (text): Result.Result<Redacted.Redacted<string> | undefined, string> =>
-      text === undefined
-        ? ok(undefined)
-        : /^[\x21-\x7e]{16,}$/.test(text)
-        ? ok(Redacted.make(text))
-        : wrong("at least 16 printable characters without blanks")
+    read: readToken
+  }),
+  peerToken: row({
+    name: "LULL_PEER_TOKEN",
+    fallback: "none: peers need LULL_TOKEN, if that is set",
+    meaning: "admits peers to the tailnet, and to nothing else; at least 16 characters",
+    isSecret: true,
+    read: readToken
   }),
   shutdownDeadline: row({
     name: "LULL_SHUTDOWN_DEADLINE",
@@ -277,6 +287,7 @@ export const read = (lookUp: (name: string) => string | undefined): Result.Resul
     logFile: one(table.logFile),
     logQuota: one(table.logQuota),
     token: one(table.token),
+    peerToken: one(table.peerToken),
     shutdownDeadline: one(table.shutdownDeadline)
   }
   if (values.listen !== undefined && !isLoopback(values.listen.host) && values.token === undefined) {

@@ -7,17 +7,24 @@ import { HttpServer } from "effect/http/HttpServer"
 import { createServer } from "node:http"
 import { join } from "node:path"
 import { Availability } from "../database/Availability.ts"
+import { Replica } from "../database/Replica.ts"
 import { describe } from "../database/Unavailable.ts"
 import * as Server from "../http/Server.ts"
+import * as TailnetRoute from "../http/TailnetRoute.ts"
 import * as DedupLogger from "../logging/DedupLogger.ts"
 import * as RotatingFile from "../logging/RotatingFile.ts"
 import { Loops } from "../loop/Loops.ts"
 import { Executor } from "../provisioner/Executor.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
 import { fromConfig, type LogFormat, type Settings, unknownSettings } from "../Settings.ts"
+import { Coordinator } from "../tailnet/Coordinator.ts"
+import { limits } from "../tailnet/Peer.ts"
+import * as PeerStorePostgres from "../tailnet/PeerStorePostgres.ts"
+import * as TailnetLoop from "../tailnet/TailnetLoop.ts"
+import * as Transports from "../tailnet/Transports.ts"
 
-/** How many connections the API takes at a time; further ones wait in the kernel. */
-const mostConnections = 1_000
+/** How many connections are taken at a time, of which most are those of peers; further ones wait in the kernel. */
+const mostConnections = 16_000
 
 /** What may be open when the service ends, a log that is followed, is not waited for. */
 const closeWithin = Duration.seconds(1)
@@ -78,21 +85,35 @@ const logFile = Effect.fnUntraced(function*({ dataDirectory, logFile, logFormat,
 
 const hostInUrl = (host: string) => host.includes(":") ? `[${host}]` : host
 
+/** The control plane's own peer: its loop to the coordinator of its own process. */
+const ControlPlanePeer = Layer.effectDiscard(Effect.gen(function*() {
+  const loops = yield* Loops
+  const replica = yield* Replica
+  const transport = yield* Transports.inProcess()
+  const loop = yield* TailnetLoop.make({ peer: replica.id, transports: [transport] })
+  yield* loops.fork("tailnet", loop.run)
+}))
+
 const service = (settings: Settings, databaseUrl: Redacted.Redacted<string>) => {
   const { host, port } = settings.listen
   const isLoopback = host === "localhost" || host === "::1" || host.startsWith("127.")
   const guard = {
     token: settings.token && Redacted.value(settings.token),
+    peerToken: settings.peerToken && Redacted.value(settings.peerToken),
     hosts: isLoopback ? ["localhost", "127.0.0.1", "[::1]", hostInUrl(host)] : undefined
   }
-  const Http = HttpRouter.serve(Server.layer(guard), { disableLogger: true, disableListenLog: true }).pipe(
+  const Http = HttpRouter.serve(Layer.mergeAll(Server.layer(guard), TailnetRoute.layer), {
+    disableLogger: true,
+    disableListenLog: true
+  }).pipe(
     Layer.provideMerge(NodeHttpServer.layer(() => {
       const server = createServer()
       server.maxConnections = mostConnections
       return server
-    }, { host, port, gracefulShutdownTimeout: closeWithin }))
+    }, { host, port, gracefulShutdownTimeout: closeWithin, websocket: { maxPayload: limits.message } }))
   )
-  return Http.pipe(
+  return Layer.mergeAll(Http, ControlPlanePeer).pipe(
+    Layer.provideMerge(Coordinator.layer().pipe(Layer.provide(PeerStorePostgres.layer))),
     Layer.provideMerge(Provisioner.layerPostgres({
       url: databaseUrl,
       listenUrl: settings.databaseListenUrl,
@@ -144,7 +165,11 @@ export const serve = (isTerminal: boolean, environment: ReadonlyArray<string>, o
         yield* Effect.logInfo(`lull is ready at ${address} after ${Duration.format(took)}`)
         yield* Effect.logInfo("try: npm run lull -- job submit --wait --follow -- echo hello")
       }))
-      return yield* Effect.ensuring(Context.get(services, Loops).join, Fiber.interrupt(greeting))
+      return yield* Context.get(services, Loops).join.pipe(
+        // While their connections are still there.
+        Effect.ensuring(Context.get(services, Coordinator).leave),
+        Effect.ensuring(Fiber.interrupt(greeting))
+      )
     }).pipe(Effect.scoped, Effect.provide(logging(settings, isTerminal, onHangup)))
   })
 

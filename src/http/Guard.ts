@@ -8,6 +8,7 @@
  * - Without the token, where one is set.
  */
 import { createHash, timingSafeEqual } from "node:crypto"
+import { path as tailnetPath } from "../tailnet/Protocol.ts"
 
 export interface Request {
   readonly method: string
@@ -17,6 +18,8 @@ export interface Request {
 
 export interface Options {
   readonly token: string | undefined
+  /** Admits to the tailnet, and to nothing else; beside the token, which admits to all. */
+  readonly peerToken?: string | undefined
   /** Names under which it may be called. `undefined`: any, as it listens beyond the loopback, and asks for a token. */
   readonly hosts: ReadonlyArray<string> | undefined
 }
@@ -42,9 +45,11 @@ export const refuse = (request: Request, options: Options): Refusal | undefined 
   if (origin !== undefined && !isOwn(origin, headers["host"] ?? "")) {
     return { status: 403, detail: `requests from the origin ${JSON.stringify(origin)} are not accepted` }
   }
-  if (options.token !== undefined && !open.has(request.path)) {
-    const given = /^Bearer (.+)$/i.exec(headers["authorization"] ?? "")?.[1]
-    if (given === undefined || !isSame(given, options.token)) {
+  const isPeer = request.path === tailnetPath
+  if ((options.token !== undefined || (isPeer && options.peerToken !== undefined)) && !open.has(request.path)) {
+    const given = /^Bearer (.+)$/i.exec(headers["authorization"] ?? "")?.[1] ?? ""
+    const accepted = isPeer ? [options.token, options.peerToken] : [options.token]
+    if (!accepted.some((token) => token !== undefined && isSame(given, token))) {
       return { status: 401, detail: "a token is needed: Authorization: Bearer …" }
     }
   }

@@ -20,6 +20,7 @@ const titles: Readonly<Record<number, string>> = {
   409: "Conflict",
   413: "Content too large",
   415: "Unsupported media type",
+  426: "Upgrade required",
   500: "Internal server error",
   503: "Service unavailable"
 }

@@ -234,7 +234,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       }
       epoch = current.epoch
     }
-    yield* check
+    if (state.knowsRemotePeers) yield* check
     yield* Effect.sleep(checkEvery)
   })
 

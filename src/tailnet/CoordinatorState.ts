@@ -78,6 +78,11 @@ export class CoordinatorState {
     return this.#local
   }
 
+  /** Whether it matters here which other replicas are silent. */
+  get knowsRemotePeers(): boolean {
+    return this.#remote.size > 0
+  }
+
   // --- sessions
 
   /** A session begins. The one that the peer had here before is returned, to be closed. */
