@@ -409,6 +409,8 @@ const isMethod = (bytes: Uint8Array, at: number, end: number, to: number) => {
   return methods.has(word)
 }
 
+const isSign = (byte: number) => byte === dash || byte === plus || byte === colon || byte === comma || byte === slash
+
 /** What may stand in the place of `bytes[at…end)`, which has become `mark`: never more than what becomes the same for sure. */
 const allow = (
   bytes: Uint8Array,
@@ -434,9 +436,9 @@ const allow = (
   if (isPrefixed) variable[at - from] = 0
   // Digits before a point are part of a version, capitals before a dash name what comes after it.
   if (mark === hexMark && end < to && bytes[end] === dot) return variable.fill(0, at - from, end - from)
-  // What follows a point may be more of a number before it, and after a sign the zone of a time.
+  // What follows a point may be more of a number before it, and after another sign part of a time or its zone.
   if (at > from && bytes[at - 1] === dot) return
-  if (at - 2 >= from && (bytes[at - 1] === dash || bytes[at - 1] === plus) && isDigit(bytes[at - 2]!)) return
+  if (at - 2 >= from && isDigit(bytes[at - 2]!) && isSign(bytes[at - 1]!)) return
   for (let i = at; i < end; i++) if (isUpper(bytes[i]!)) return
   if (mark === hexMark) {
     for (let i = isPrefixed ? at + 2 : at; i < end; i++) {

@@ -160,6 +160,32 @@ const make = Effect.fnUntraced(function*(options: Options) {
     yield* Effect.ensuring(writeOnce, Effect.sync(announce))
   })
 
+  // --- gaps
+
+  let epoch = 0
+  let server: string | undefined
+  let doubtfulSince = 0
+  const doubt = (now: number) => {
+    state.isDoubtful = true
+    doubtfulSince = now
+    state.writeAll()
+    state.readAll()
+    announce()
+  }
+  /** The connections were made anew: the database may be another one, which has lost our last second, and that of others. */
+  const noteEpoch = (now: number) => {
+    const current = SubscriptionRef.getUnsafe(availability.state)
+    if (current._tag !== "Available" || current.epoch === epoch) return
+    if (epoch > 0) doubt(now)
+    epoch = current.epoch
+  }
+  /** Noted before what was read is believed: an idle connection may be made anew without anybody having noticed. */
+  const noteServer = (of: string, now: number) => {
+    noteEpoch(now)
+    if (server !== undefined && server !== of) doubt(now)
+    server = of
+  }
+
   // --- reading: in batches, only of what sessions here need
 
   const readOnce = Effect.gen(function*() {
@@ -169,7 +195,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
         store.tunnelsTo(local),
         () => Effect.sync(() => local.forEach((peer) => state.unreadTunnels.add(peer)))
       )
-      state.readTunnels(new Set(local), tunnels)
+      noteServer(tunnels.server, yield* Clock.currentTimeMillis)
+      state.readTunnels(new Set(local), tunnels.rows)
     }
     const peers = takeKeys(state.unread, rowsAtOnce)
     if (peers.length > 0) {
@@ -177,8 +204,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
         store.mappings(peers),
         () => Effect.sync(() => peers.forEach((peer) => state.unread.add(peer)))
       )
-      noteReplicas(mappings.map(([, mapping]) => mapping.replica), yield* Clock.currentTimeMillis)
-      state.readMappings(new Set(peers), mappings)
+      const now = yield* Clock.currentTimeMillis
+      noteServer(mappings.server, now)
+      noteReplicas(mappings.rows.map(([, mapping]) => mapping.replica), now)
+      state.readMappings(new Set(peers), mappings.rows)
     }
   })
 
@@ -219,20 +248,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
     announce()
   })
 
-  // --- gaps
-
-  let epoch = 0
-  /** Sees that the connections were made anew: the database may be another, which has lost our last second. */
-  const watchEpochs = Effect.gen(function*() {
+  const watch = Effect.gen(function*() {
     yield* availability.awaitAvailable
-    const current = SubscriptionRef.getUnsafe(availability.state)
-    if (current._tag === "Available" && current.epoch !== epoch) {
-      if (epoch > 0) {
-        state.writeAll()
-        state.readAll()
-        announce()
-      }
-      epoch = current.epoch
+    noteEpoch(yield* Clock.currentTimeMillis)
+    // By now every replica that lives has written again what it has.
+    if (state.isDoubtful && availability.writableMillisSince(doubtfulSince) >= lease) {
+      state.isDoubtful = false
+      state.readAll()
+      announce()
     }
     if (state.knowsRemotePeers) yield* check
     yield* Effect.sleep(checkEvery)
@@ -262,7 +285,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const [name, session] of [
       ["tailnet writer", write],
       ["tailnet reader", read],
-      ["tailnet watch of replicas", watchEpochs],
+      ["tailnet watch of replicas", watch],
       ["tailnet cleanup", forget]
     ] as const
   ) {

@@ -60,6 +60,12 @@ export class CoordinatorState {
   readonly #remote = new Map<PeerId, ReadonlyArray<Mapping>>()
   readonly #silent = new Set<string>()
 
+  /**
+   * The database may just have lost what others wrote, as in a failover, and they have not written it again yet: that somebody is
+   * missing there proves nothing.
+   */
+  isDoubtful = false
+
   /** To be written: the newest of each. */
   readonly dirtyPeers = new Map<PeerId, PeerRow>()
   readonly dirtyTunnels = new Map<string, Tunnel & { readonly isOpen: boolean }>()
@@ -232,7 +238,7 @@ export class CoordinatorState {
       if (!this.#local.has(peer)) continue
       const found = seen.get(peer) ?? new Set<PeerId>()
       // What a peer here opened itself it knows best; the database is asked for what others opened to it.
-      for (const partner of this.#partnersOf(peer)) {
+      for (const partner of this.isDoubtful ? [] : this.#partnersOf(peer)) {
         const isOpen = ((this.#partners.get(peer)?.get(partner) ?? 0) & incoming) !== 0
         if (
           isOpen && !found.has(partner) && !this.#local.has(partner) && !this.dirtyTunnels.has(keyOf(partner, peer))
@@ -265,11 +271,17 @@ export class CoordinatorState {
         continue
       }
       const mappings = found.get(peer) ?? []
+      if (this.isDoubtful) {
+        const missing = (this.#remote.get(peer) ?? []).filter((one) =>
+          !mappings.some(({ replica }) => replica === one.replica)
+        )
+        mappings.push(...missing)
+      }
       const unwritten = this.dirtyPeers.get(peer)
       if (!this.#local.has(peer) && unwritten !== undefined) mappings.push({ ...unwritten, replica: this.replica })
       if (mappings.length === 0) this.#remote.delete(peer)
       else this.#remote.set(peer, mappings)
-      this.#tellPartnersOf(peer, true)
+      this.#tellPartnersOf(peer, !this.isDoubtful)
     }
   }
 
@@ -302,11 +314,14 @@ export class CoordinatorState {
 
   /** `isRead`: the database was asked, and so it is a fact if there is nobody. */
   #tell(observer: LocalPeer, subject: PeerId, isRead = false): void {
-    const isPartner = this.#partners.get(observer.session.peer)?.has(subject) === true
+    const ends = this.#ends(observer.session.peer, subject)
+    const isPartner = ends !== 0
     const now = isPartner ? this.#best(subject) : undefined
     const before = observer.told.get(subject)
     if (now === undefined) {
-      if (before === undefined ? !isRead || this.#local.has(subject) : before.kind === "gone") return
+      // Of a peer that it wants a session has to know that it is not there, as it may remember it from a session before.
+      const isWanted = isRead && (ends & outgoing) !== 0 && !this.#local.has(subject)
+      if (before === undefined ? !isWanted : before.kind === "gone") return
       if (isPartner) observer.told.set(subject, gone)
       else observer.told.delete(subject)
       const reason = isPartner ? "it is not there" : "there is no tunnel"

@@ -27,14 +27,19 @@ export interface ReplicaRow {
   readonly isLeaving: boolean
 }
 
+/** What was read, and of which server: another may have lost what others wrote. */
+export interface Read<A> {
+  readonly rows: ReadonlyArray<A>
+  /** Differs after each start of a server. */
+  readonly server: string
+}
+
 export class PeerStore extends Context.Service<PeerStore, {
   /** All at once, with the replica's own row, if the database has lost that. */
   readonly write: (changes: Changes) => Effect.Effect<void, StoreError>
   /** The tunnels that were opened *to* these peers. */
-  readonly tunnelsTo: (peers: ReadonlyArray<PeerId>) => Effect.Effect<ReadonlyArray<Tunnel>, StoreError>
-  readonly mappings: (
-    peers: ReadonlyArray<PeerId>
-  ) => Effect.Effect<ReadonlyArray<readonly [PeerId, Mapping]>, StoreError>
+  readonly tunnelsTo: (peers: ReadonlyArray<PeerId>) => Effect.Effect<Read<Tunnel>, StoreError>
+  readonly mappings: (peers: ReadonlyArray<PeerId>) => Effect.Effect<Read<readonly [PeerId, Mapping]>, StoreError>
   readonly replicas: Effect.Effect<ReadonlyArray<ReplicaRow>, StoreError>
   /** This replica ends. */
   readonly leave: Effect.Effect<void, StoreError>

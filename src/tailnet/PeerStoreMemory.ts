@@ -102,17 +102,18 @@ export const layer: Layer.Layer<
           "PeerStore.tunnelsTo",
           Effect.sync(() => {
             const wanted = new Set(ids)
-            return [...tunnels.values()].filter(({ to }) => wanted.has(to))
+            return { rows: [...tunnels.values()].filter(({ to }) => wanted.has(to)), server: "memory" }
           })
         ),
       mappings: (ids) =>
         database.read(
           "PeerStore.mappings",
-          Effect.sync(() =>
-            ids.flatMap((id) =>
+          Effect.sync(() => ({
+            rows: ids.flatMap((id) =>
               [...peers.get(id)?.values() ?? []].map(({ updatedAt: _, ...mapping }) => [id, mapping] as const)
-            )
-          )
+            ),
+            server: "memory"
+          }))
         ),
       replicas: database.read(
         "PeerStore.replicas",

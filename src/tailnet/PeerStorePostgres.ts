@@ -12,6 +12,9 @@ import type { Mapping } from "./CoordinatorState.ts"
 import type { Node, PeerId } from "./Peer.ts"
 import { type Changes, forgetAfterHours, notificationsOf, PeerStore, topics } from "./PeerStore.ts"
 
+/** A row, or the other side of an outer join that found none. */
+type OfServer<Row> = (Row | { readonly [Key in keyof Row]: null }) & { readonly server: string }
+
 export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.effect(
   PeerStore,
   Effect.gen(function*() {
@@ -75,26 +78,38 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
       write: (changes) =>
         Effect.asVoid(database.write("PeerStore.write", Effect.flatMap(PgClient, (sql) => write(sql, changes)))),
       tunnelsTo: (peers) =>
-        database.read(
-          "PeerStore.tunnelsTo",
-          Effect.flatMap(PgClient, (sql) =>
-            sql<{ from: PeerId; to: PeerId }>`select from_peer as "from", to_peer as "to" from lull.tunnel
-              where to_peer = any(${pgPlainArray(peers)}::uuid[])`)
+        Effect.map(
+          database.read(
+            "PeerStore.tunnelsTo",
+            Effect.flatMap(PgClient, (sql) =>
+              sql<OfServer<{ from: PeerId; to: PeerId }>>`
+                select server::text, from_peer as "from", to_peer as "to"
+                from pg_postmaster_start_time() as server
+                left join lull.tunnel on to_peer = any(${pgPlainArray(peers)}::uuid[])`)
+          ),
+          (found) => ({
+            server: found[0]?.server ?? "",
+            rows: found.flatMap(({ from, to }) => from === null ? [] : [{ from, to }])
+          })
         ),
       mappings: (peers) =>
         Effect.map(
           database.read(
             "PeerStore.mappings",
             Effect.flatMap(PgClient, (sql) =>
-              sql<{ id: PeerId; replica: string; node: Node | null; isLost: boolean }>`
-                select id, replica, node, is_lost as "isLost" from lull.peer
-                where id = any(${pgPlainArray(peers)}::uuid[])`)
+              sql<OfServer<{ id: PeerId; replica: string; node: Node | null; isLost: boolean }>>`
+                select server::text, id, replica, node, is_lost as "isLost"
+                from pg_postmaster_start_time() as server
+                left join lull.peer on id = any(${pgPlainArray(peers)}::uuid[])`)
           ),
-          (rows) =>
-            rows.map(({ id, isLost, node, replica: at }): readonly [PeerId, Mapping] => [
-              id,
-              { replica: at, node: node ?? undefined, isLost }
-            ])
+          (found) => ({
+            server: found[0]?.server ?? "",
+            rows: found.flatMap((row): ReadonlyArray<readonly [PeerId, Mapping]> =>
+              row.id === null
+                ? []
+                : [[row.id, { replica: row.replica, node: row.node ?? undefined, isLost: row.isLost }]]
+            )
+          })
         ),
       replicas: database.read(
         "PeerStore.replicas",

@@ -1,0 +1,10 @@
+/** `lull/tailnet`: the coordinator, and the peer's loop. Described in `docs/tailnet.md`. */
+export { ConnectionClosed, Refused } from "./Connection.ts"
+export { Coordinator, type Options as CoordinatorOptions } from "./Coordinator.ts"
+export * as Peer from "./Peer.ts"
+export { PeerStore } from "./PeerStore.ts"
+export * as PeerStoreMemory from "./PeerStoreMemory.ts"
+export * as PeerStorePostgres from "./PeerStorePostgres.ts"
+export * as Protocol from "./Protocol.ts"
+export * as TailnetLoop from "./TailnetLoop.ts"
+export * as Transports from "./Transports.ts"

@@ -1,0 +1,272 @@
+/** Replicas of the service as processes, on one PostgreSQL, and peers over WebSockets. */
+import * as NodeSocket from "@effect/platform-node/NodeSocket"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Logger, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import { type ChildProcess, spawn } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, afterEach, beforeAll } from "vitest"
+import * as Cluster from "../../src/database/embedded/Cluster.ts"
+import type { PeerUpdate } from "../../src/tailnet/Peer.ts"
+import * as TailnetLoop from "../../src/tailnet/TailnetLoop.ts"
+import * as Transports from "../../src/tailnet/Transports.ts"
+import * as PostgresServer from "../support/PostgresServer.ts"
+import { until } from "../support/realDatabase.ts"
+import { node, uuid } from "../support/TailnetWorld.ts"
+
+const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+const plainClient = fileURLToPath(new URL("./client.mjs", import.meta.url))
+
+describe("the tailnet of several replicas", () => {
+  const scope = Effect.runSync(Scope.make())
+  const directory = mkdtempSync(join(tmpdir(), "lull-tailnet-"))
+  let server: PostgresServer.PostgresServer
+  const children: Array<ChildProcess> = []
+
+  beforeAll(async () => {
+    server = await Effect.runPromise(Scope.provide(PostgresServer.make(), scope))
+  })
+  afterEach(() => {
+    for (const child of children.splice(0)) child.kill("SIGKILL")
+  })
+  afterAll(async () => {
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+    rmSync(directory, { recursive: true, force: true })
+  })
+
+  const run = (script: string, parameters: ReadonlyArray<string>, environment: Record<string, string> = {}) => {
+    const child = spawn(process.execPath, [script, ...parameters], {
+      env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "", ...environment },
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    children.push(child)
+    let stdout = ""
+    let stderr = ""
+    child.stdout.on("data", (bytes) => stdout += String(bytes))
+    child.stderr.on("data", (bytes) => stderr += String(bytes))
+    return { child, stdout: () => stdout, stderr: () => stderr }
+  }
+
+  const serve = Effect.fnUntraced(function*(environment: Record<string, string> = {}, chosenPort?: string) {
+    const port = chosenPort ?? String(yield* Cluster.freePort)
+    const address = `http://127.0.0.1:${port}`
+    const replica = run(main, ["serve"], {
+      LULL_LISTEN: `127.0.0.1:${port}`,
+      LULL_DATA_DIR: join(directory, port),
+      LULL_DATABASE_URL: server.url,
+      LULL_LOG_FILE: "none",
+      LULL_WORKER_SLOTS: "0",
+      ...environment
+    })
+    yield* Effect.promise(async () => {
+      for (;;) {
+        const response = await fetch(`${address}/readyz`).catch(() => undefined)
+        if (response?.ok === true) return
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
+    })
+    return { ...replica, address }
+  })
+
+  /** A peer in this process, until the scope of the test ends. */
+  const peer = Effect.fnUntraced(
+    function*(number: number, addresses: ReadonlyArray<string>, tunnels: ReadonlyArray<number> = []) {
+      const [first, ...rest] = yield* Effect.forEach(addresses, (address) => Transports.webSocket({ address }))
+      const loop = yield* TailnetLoop.make({
+        peer: uuid(number),
+        transports: [first!, ...rest],
+        node: node(number),
+        tunnels: tunnels.map(uuid)
+      })
+      const heard = yield* Ref.make<ReadonlyArray<PeerUpdate>>([])
+      yield* Effect.forkScoped(Stream.runForEach(loop.events, (update) => Ref.update(heard, (all) => [...all, update])))
+      yield* Effect.forkScoped(loop.run)
+      return {
+        ...loop,
+        id: uuid(number),
+        heard: Ref.getAndSet(heard, []),
+        knows: (other: number) => SubscriptionRef.getUnsafe(loop.peers).get(uuid(other))
+      }
+    }
+  )
+
+  const test = (name: string, body: Effect.Effect<void, unknown, Scope.Scope>, timeout = 60_000) =>
+    it.live(name, () => body.pipe(Effect.scoped, Effect.provide(Logger.layer([]))), timeout)
+
+  const withSockets = <A, E, R>(body: Effect.Effect<A, E, R>) =>
+    Effect.provide(body, NodeSocket.layerWebSocketConstructor)
+
+  test(
+    "a peer on each replica: they learn of each other, also through an outage, and see nobody leave",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const two = yield* serve()
+      const a = yield* peer(1, [one.address], [2, 3])
+      const b = yield* peer(2, [two.address])
+      const c = yield* peer(3, [one.address])
+      yield* until(() => a.knows(2) !== undefined && a.knows(3) !== undefined && b.knows(1) !== undefined)
+      yield* a.heard
+      yield* server.stop("immediate")
+      yield* Effect.sleep("1 second")
+      yield* c.setNode(node(30))
+      yield* b.setNode(node(20))
+      // Within a replica at once; between them when the database is back.
+      yield* until(() => a.knows(3)?.node.asOf === 30)
+      const d = yield* peer(4, [one.address], [1])
+      yield* until(() => d.knows(1) !== undefined && a.knows(4) !== undefined)
+      yield* Effect.sleep("8 seconds")
+      assert.strictEqual(a.knows(2)?.node.asOf, 2)
+      yield* server.start
+      yield* until(() => a.knows(2)?.node.asOf === 20)
+      const kinds = new Set((yield* a.heard).map(({ kind }) => kind))
+      assert.deepStrictEqual([...kinds], ["node"])
+      for (const replica of [one, two]) {
+        assert.isAtMost(
+          replica.stderr().split("\n").filter((line) => /WARN|ERROR/.test(line)).length,
+          4,
+          replica.stderr()
+        )
+        assert.notMatch(replica.stderr(), /foreign key/)
+      }
+    }).pipe(withSockets)
+  )
+
+  test(
+    "the rows are lost in a failover: all that is here is written again",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const two = yield* serve()
+      const a = yield* peer(11, [one.address], [12])
+      const b = yield* peer(12, [two.address])
+      yield* until(() => a.knows(12) !== undefined && b.knows(11) !== undefined)
+      yield* a.heard
+      yield* b.heard
+      yield* server.execute("truncate lull.peer, lull.tunnel")
+      yield* server.execute("delete from lull.replica")
+      yield* server.stop("immediate")
+      yield* server.start
+      yield* b.setNode(node(120))
+      yield* until(() => a.knows(12)?.node.asOf === 120)
+      const c = yield* peer(13, [one.address], [12])
+      yield* until(() => c.knows(12)?.node.asOf === 120)
+      for (const { heard, id } of [a, b]) {
+        const others = (yield* heard).filter(({ kind }) => kind !== "node")
+        assert.deepStrictEqual(others.map((update) => `${id} ${JSON.stringify(update)}`), [])
+      }
+    }).pipe(withSockets)
+  )
+
+  test(
+    "a replica is killed with two hundred peers: they are on the other, with all their tunnels",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const two = yield* serve()
+      const count = 200
+      const peers = yield* Effect.forEach(
+        Array.from({ length: count }, (_, at) => at),
+        (at) => peer(1_000 + at, [one.address, two.address], [1_000 + (at + 1) % count]),
+        { concurrency: 50 }
+      )
+      const isWhole = () =>
+        peers.every((each, at) =>
+          [1, count - 1].every((step) => each.knows(1_000 + (at + step) % count)?.isLost === false)
+        )
+      yield* until(isWhole)
+      one.child.kill("SIGKILL")
+      yield* until(() => peers.every(({ replica }) => replica() !== undefined))
+      yield* Effect.forEach(peers, (each, at) => each.setNode(node(10_000 + at)))
+      yield* until(() =>
+        isWhole() &&
+        peers.every((each, at) => each.knows(1_000 + (at + 1) % count)?.node.asOf === 10_000 + (at + 1) % count)
+      )
+    }).pipe(withSockets),
+    120_000
+  )
+
+  test(
+    "a replica ends: its peers go elsewhere, and nobody sees them flap",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const two = yield* serve()
+      const a = yield* peer(21, [one.address], [22, 23, 24])
+      const moving = yield* Effect.forEach([22, 23, 24], (number) => peer(number, [two.address, one.address]))
+      yield* until(() => [22, 23, 24].every((number) => a.knows(number) !== undefined))
+      yield* a.heard
+      const before = moving[0]?.replica()
+      two.child.kill("SIGTERM")
+      yield* until(() => moving.every(({ replica }) => replica() !== undefined && replica() !== before))
+      yield* Effect.sleep("2 seconds")
+      assert.isEmpty((yield* a.heard).filter(({ kind }) => kind !== "node"))
+      yield* until(() => two.child.exitCode !== null)
+      assert.strictEqual(two.child.exitCode, 0)
+    }).pipe(withSockets)
+  )
+
+  test(
+    "garbage, frames of ten megabytes and a foreign version are closed with a reason, and harm nobody",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const a = yield* peer(31, [one.address], [32])
+      const b = yield* peer(32, [one.address])
+      yield* until(() => a.knows(32) !== undefined)
+      const closeOf = (frame: string) =>
+        Effect.callback<readonly [number, string]>((resume) => {
+          const socket = new WebSocket(`${one.address.replace("http", "ws")}/api/v1/tailnet`)
+          socket.onopen = () => socket.send(frame)
+          socket.onclose = ({ code, reason }) => resume(Effect.succeed([code, reason]))
+        })
+      assert.deepStrictEqual(yield* closeOf("garbage"), [4400, "it is no JSON"])
+      assert.strictEqual((yield* closeOf("x".repeat(10_000_000)))[0], 1009)
+      assert.deepStrictEqual(
+        yield* closeOf(JSON.stringify({ type: "hello", version: 9, peer: uuid(33) })),
+        [4406, "this coordinator speaks version 1 of the protocol, and not 9"]
+      )
+      yield* b.setNode(node(320))
+      yield* until(() => a.knows(32)?.node.asOf === 320)
+    }).pipe(withSockets)
+  )
+
+  test(
+    "peers need a token where one is set; that of peers admits to nothing else",
+    Effect.gen(function*() {
+      const token = "a-token-for-everything"
+      const peerToken = "a-token-for-peers-only"
+      const one = yield* serve({ LULL_TOKEN: token, LULL_PEER_TOKEN: peerToken })
+      const dial = (given: string | undefined) =>
+        Effect.flatMap(
+          Transports.webSocket({ address: one.address, token: given }),
+          ({ dial: dialling }) => Effect.scoped(Effect.exit(dialling))
+        )
+      assert.isTrue(Exit.isFailure(yield* dial(undefined)))
+      assert.isTrue(Exit.isFailure(yield* dial("something-else-entirely")))
+      assert.isTrue(Exit.isSuccess(yield* dial(token)))
+      assert.isTrue(Exit.isSuccess(yield* dial(peerToken)))
+      const { status } = yield* Effect.promise(() =>
+        fetch(`${one.address}/api/v1/jobs`, { headers: { authorization: `Bearer ${peerToken}` } })
+      )
+      assert.strictEqual(status, 401)
+    }).pipe(withSockets)
+  )
+
+  test(
+    "a client in plain JavaScript, written from the page alone, and lull peer join",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const two = yield* serve()
+      const joined = run(main, ["peer", "join", "--name", uuid(41), "--watch", "--json", "--url", two.address])
+      const client = run(plainClient, [one.address, uuid(42), uuid(41)])
+      yield* until(() => client.stdout().includes(`"kind":"node","peer":"${uuid(41)}","known":1`))
+      yield* until(() => joined.stdout().includes("\"key\":\"a plain client\""))
+      one.child.kill("SIGKILL")
+      const again = yield* serve({}, new URL(one.address).port)
+      yield* until(() => client.stdout().split("\"welcome\"").length > 2)
+      joined.child.kill("SIGTERM")
+      yield* until(() => client.stdout().includes(`"kind":"disconnected","peer":"${uuid(41)}","known":0`))
+      client.child.kill("SIGTERM")
+      yield* until(() => client.child.exitCode === 0)
+      assert.strictEqual(again.address, one.address)
+    }).pipe(withSockets)
+  )
+})
