@@ -112,6 +112,12 @@ Effect.runPromise(Effect.provide(Effect.logError("kept"), DedupLogger.layer().pi
     assert.include(readFileSync(join(directory, "file/app.log"), "utf8"), "kept")
   }, 60_000)
 
+  it("has the tailnet", () => {
+    const program =
+      "import('lull/tailnet').then(({ Coordinator, TailnetLoop }) => console.log(!!Coordinator, !!TailnetLoop.make))"
+    assert.strictEqual(run(process.execPath, "-e", program).trim(), "true true")
+  }, 30_000)
+
   it("exports only what it says", () => {
     assert.throws(() => run(process.execPath, "-e", "import('lull/database/Link.js')"))
   })

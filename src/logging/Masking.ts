@@ -438,7 +438,7 @@ const allow = (
   if (mark === hexMark && end < to && bytes[end] === dot) return variable.fill(0, at - from, end - from)
   // What follows a point may be more of a number before it, and after another sign part of a time or its zone.
   if (at > from && bytes[at - 1] === dot) return
-  if (at - 2 >= from && isDigit(bytes[at - 2]!) && isSign(bytes[at - 1]!)) return
+  if (at - 2 >= from && isWord(bytes[at - 2]!) && isSign(bytes[at - 1]!)) return
   for (let i = at; i < end; i++) if (isUpper(bytes[i]!)) return
   if (mark === hexMark) {
     for (let i = isPrefixed ? at + 2 : at; i < end; i++) {
