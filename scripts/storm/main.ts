@@ -3,11 +3,15 @@
  * database away, gives it back, and prints what it cost; beside it the two naive loops in the same outage.
  *
  *     npm run storm -- [--fault stop|kill|hang|restarts|readonly|switchover|all] [--seconds 60] [--json] [--no-naive]
+ *                      [--peers 200 --replicas 2]
+ *
+ * With `--peers` there is a tailnet beside the jobs: so many peers on so many replicas, each of which says something new every
+ * second; and a second table of what they knew of each other.
  *
  * Everything is in a temporary directory, and on the loopback. Ctrl-C ends all of it.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Clock, Effect, Schedule } from "effect"
+import { Clock, Effect, Schedule, type Scope } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
@@ -17,7 +21,8 @@ import { parseArgs } from "node:util"
 import { type Kind, kinds, stage } from "./faults.ts"
 import * as Load from "./load.ts"
 import * as Measured from "./measured.ts"
-import { print, type Row } from "./report.ts"
+import type { Report } from "./peers.ts"
+import { print, printTailnet, type Row, type Tailnet } from "./report.ts"
 
 const { values: flags } = parseArgs({
   options: {
@@ -25,11 +30,15 @@ const { values: flags } = parseArgs({
     seconds: { type: "string", default: "60" },
     json: { type: "boolean", default: false },
     "no-naive": { type: "boolean", default: false },
+    peers: { type: "string", default: "0" },
+    replicas: { type: "string", default: "1" },
     keep: { type: "boolean", default: false }
   }
 })
 
 const seconds = Number(flags.seconds)
+const peerCount = Number(flags.peers)
+const replicaCount = Number(flags.replicas)
 const faults = flags.fault === "all" ? kinds : kinds.filter((kind) => kind === flags.fault)
 if (faults.length === 0 || !(seconds > 0)) {
   process.stderr.write(`--fault is one of ${kinds.join(", ")} or all; --seconds is a number above 0\n`)
@@ -65,23 +74,39 @@ const untilReady = (address: string) =>
 const run = Effect.fnUntraced(function*(kind: Kind, directory: string) {
   yield* say(`${kind}: starting PostgreSQL and Lull`)
   const database = yield* stage(kind)
-  const port = yield* freePort
-  const address = `http://127.0.0.1:${port}`
-  const lull = yield* Measured.start({
-    name: `lull-${kind}`,
+  const serve = Effect.fnUntraced(function*(replica: number) {
+    const port = yield* freePort
+    const measured = yield* Measured.start({
+      name: `lull-${kind}-${replica}`,
+      directory,
+      script: fileURLToPath(new URL("../../src/main.ts", import.meta.url)),
+      parameters: ["serve"],
+      environment: {
+        LULL_DATABASE_URL: database.url,
+        LULL_LISTEN: `127.0.0.1:${port}`,
+        LULL_DATA_DIR: join(directory, `data-${kind}-${replica}`),
+        // The jobs are the first one's, so that there is one ledger.
+        LULL_WORKER_SLOTS: replica === 0 ? "10" : "0",
+        LULL_LOG_FORMAT: "logfmt"
+      },
+      databasePort: database.port
+    })
+    const at = `http://127.0.0.1:${port}`
+    yield* untilReady(at)
+    return { measured, address: at }
+  })
+  const [{ address, measured: lull }, ...otherReplicas] = yield* Effect.forEach(
+    [0, ...Array.from({ length: replicaCount - 1 }, (_, more) => more + 1)] as const,
+    serve
+  ) as Effect.Effect<[Replica, ...Array<Replica>], Error, Scope.Scope>
+  const peers = peerCount === 0 ? undefined : yield* Measured.start({
+    name: `peers-${kind}`,
     directory,
-    script: fileURLToPath(new URL("../../src/main.ts", import.meta.url)),
-    parameters: ["serve"],
-    environment: {
-      LULL_DATABASE_URL: database.url,
-      LULL_LISTEN: `127.0.0.1:${port}`,
-      LULL_DATA_DIR: join(directory, `data-${kind}`),
-      LULL_WORKER_SLOTS: "10",
-      LULL_LOG_FORMAT: "logfmt"
-    },
+    script: fileURLToPath(new URL("./peers.ts", import.meta.url)),
+    parameters: [String(peerCount), address, ...otherReplicas.map((replica) => replica.address)],
+    environment: {},
     databasePort: database.port
   })
-  yield* untilReady(address)
   const ledgerFile = join(directory, `ledger-${kind}`)
   const load = Load.make(address, ledgerFile)
   const stopLoad = load.begin(jobsEvery)
@@ -152,8 +177,41 @@ const run = Effect.fnUntraced(function*(kind: Kind, directory: string) {
     refusals: load.refusals.length,
     slowestRefusalMillis: Math.round(slowestOnceKnown(lull, load, from))
   }
-  return { kind, seconds: Math.round((to - from) / 100) / 10, rows: [row, ...otherRows] }
+  const replicaRows = otherReplicas.map(({ measured }, at): Row => ({
+    process: `lull, replica ${at + 2}`,
+    ...observe(measured, from, to),
+    cpuSeconds: undefined,
+    alive: measured.isAlive()
+  }))
+  return {
+    kind,
+    seconds: Math.round((to - from) / 100) / 10,
+    rows: [row, ...replicaRows, ...otherRows],
+    ...(peers === undefined ? {} : { tailnet: observePeers(peers, from, to) })
+  }
 })
+
+interface Replica {
+  readonly measured: Measured.Measured
+  readonly address: string
+}
+
+/** What the peers knew of each other, from their reports. */
+const observePeers = (peers: Measured.Measured, from: number, to: number): Tailnet => {
+  const reports = peers.lines.flatMap(({ text }) => text.startsWith("{") ? [JSON.parse(text) as Report] : [])
+  const before = reports.findLast(({ at }) => at < from)
+  const during = reports.filter(({ at }) => at >= from && at <= to)
+  const settled = reports.find(({ at, lagOther, lagSame }) => at > to && lagSame === 0 && lagOther === 0)
+  return {
+    peers: peerCount,
+    replicas: replicaCount,
+    lagSameMillis: Math.max(0, ...during.map(({ lagSame }) => lagSame)),
+    convergedMillis: settled === undefined ? undefined : settled.at - to,
+    left: (reports.at(-1)?.left ?? 0) - (before?.left ?? 0),
+    sessions: (reports.at(-1)?.sessions ?? 0) - (before?.sessions ?? 0),
+    lines: peers.lines.filter(({ at, text }) => at >= from && at <= to + 5_000 && !text.startsWith("{")).length
+  }
+}
 
 /**
  * Of the requests that began when the service knew, as it had said. Before that a request in flight waits for the answer
@@ -188,7 +246,9 @@ const program = Effect.gen(function*() {
         : Effect.sync(() => rmSync(made, { recursive: true, force: true, maxRetries: 5 }))
   )
   const results = yield* Effect.forEach(faults, (kind) => Effect.scoped(run(kind, directory)))
-  process.stdout.write(flags.json ? `${JSON.stringify(results, null, 2)}\n` : print(results))
+  process.stdout.write(
+    flags.json ? `${JSON.stringify(results, null, 2)}\n` : `${print(results)}${printTailnet(results)}`
+  )
   const kept = results.every(({ rows: [lull] }) => lull !== undefined && isWithinPromises(lull))
   if (!kept) process.exitCode = 1
 })
