@@ -13,6 +13,10 @@
  * beside `uniq -c`.
  *
  *     npm run bench -- logging [--only call|repeats|file|text|json] [--megabytes 1000] [--runs 3] [--json]
+ *
+ * `npm run bench -- tailnet`: an update on its way beside a bare WebSocket, and beside a bare NOTIFY; many peers.
+ *
+ *     npm run bench -- tailnet [--only same|other|scale] [--runs 3] [--json]
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect } from "effect"
@@ -169,9 +173,46 @@ const logging: ReadonlyArray<Comparison> = [
   filtering("json")
 ]
 
+const ofTailnet = (name: string, ...parameters: ReadonlyArray<string>): Candidate => ({
+  name,
+  script: "tailnet.ts",
+  parameters
+})
+const millis = [["p50", "ms p50"], ["p99", "ms p99"]] as const
+const tailnet: ReadonlyArray<Comparison> = [
+  {
+    what: "same",
+    candidates: [
+      ofTailnet("update to a peer of the same replica", "latency", "same", "1000"),
+      ofTailnet("bare WebSocket echo", "latency", "echo", "1000")
+    ],
+    figures: millis
+  },
+  {
+    what: "other",
+    candidates: [
+      ofTailnet("update to a peer of another replica", "latency", "other", "1000"),
+      ofTailnet("bare upsert, NOTIFY, fetch, WebSocket", "latency", "relay", "1000")
+    ],
+    figures: millis
+  },
+  {
+    what: "scale",
+    candidates: ["1000", "3000", "10000"].map((peers) => ofTailnet(`${peers} peers`, "scale", peers)),
+    figures: [
+      ["kilobytesPerPeer", "kB a peer"],
+      ["connectsPerSecond", "connects/s"],
+      ["churnSeconds", "s until all know a change of all"],
+      ["storedSeconds", "s until all of it is stored"],
+      ["statements", "statements for it"]
+    ]
+  }
+]
+
 const subjects: Readonly<Record<string, ReadonlyArray<Comparison>>> = {
   jobs: speed,
   logging,
+  tailnet,
   outage: [
     through("idle", []),
     through("loaded", [
@@ -193,7 +234,7 @@ if (chosen.length === 0) {
   process.stderr.write(`usage: ${usages.join("\n       ")}\n`)
   process.exit(2)
 }
-const runs = Number(flags.runs ?? (subject === "outage" ? 1 : 3))
+const runs = Number(flags.runs ?? (subject === "outage" || flags.only === "scale" ? 1 : 3))
 
 const median = (values: ReadonlyArray<number>) =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
@@ -259,7 +300,7 @@ const print = (results: ReadonlyArray<Effect.Success<ReturnType<typeof compare>>
         const shown = value >= 100 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 100) / 100)
         return Number.isNaN(value) ?
           "–" :
-          subject === "outage" || medians[0]?.name === name
+          subject === "outage" || what === "scale" || medians[0]?.name === name
           ? shown
           : `${shown} (the first ÷ this = ${ratio.toFixed(2)})`
       })
@@ -275,7 +316,13 @@ const program = Effect.gen(function*() {
   }
   const server = subject === "logging" ?
     undefined :
-    yield* PostgresServer.make({ fsync: true, configuration: { shared_buffers: "512MB" } })
+    yield* PostgresServer.make({
+      fsync: true,
+      configuration: {
+        shared_buffers: "512MB",
+        ...(subject === "tailnet" ? { shared_preload_libraries: "pg_stat_statements" } : {})
+      }
+    })
   const results = yield* Effect.forEach(chosen, (comparison) => compare(server, comparison))
   process.stdout.write(flags.json ? `${JSON.stringify(results, null, 2)}\n` : `${print(results)}\n`)
 })

@@ -24,17 +24,44 @@ export const serve = Effect.fnUntraced(
     const coordinator = yield* Coordinator
     const keepAlive = Duration.fromInputUnsafe(options.keepAlive ?? Duration.seconds(15))
     const patience = Duration.fromInputUnsafe(options.patience ?? Duration.seconds(10))
+    const checkEvery = Duration.min(Duration.times(keepAlive, 1 / 3), Duration.times(patience, 1 / 2))
+    let heardAt = yield* Clock.currentTimeMillis
+    let sentAt = heardAt
+    /** A message is under way that the peer has not taken. */
+    let sendingSince: number | undefined
+
     const send = (event: Protocol.Event) =>
-      Effect.timeoutOrElse(connection.send(event), {
-        duration: patience,
-        orElse: () => Effect.fail(new Refused({ code: "silent", detail: "it takes nothing that is sent to it" }))
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        sentAt = now
+        sendingSince = now
+        return Effect.andThen(
+          connection.send(event),
+          Effect.sync(() => {
+            sendingSince = undefined
+          })
+        )
       })
+
+    /** One timer for all that can take too long, and none for each message. */
+    const watch = Effect.forever(Effect.gen(function*() {
+      yield* Effect.sleep(checkEvery)
+      const now = yield* Clock.currentTimeMillis
+      if (sendingSince !== undefined) {
+        if (now - sendingSince < Duration.toMillis(patience)) return
+        return yield* new Refused({ code: "silent", detail: "it takes nothing that is sent to it" })
+      }
+      if (now - heardAt >= 2.5 * Duration.toMillis(keepAlive)) {
+        return yield* new Refused({ code: "silent", detail: "nothing was heard of it" })
+      }
+      if (now - sentAt >= Duration.toMillis(keepAlive) - Duration.toMillis(checkEvery)) yield* send({ type: "ping" })
+    }))
 
     const run = Effect.gen(function*() {
       const [first, ...others] = yield* Effect.timeoutOrElse(connection.receive, {
         duration: patience,
         orElse: () => Effect.fail(new Refused({ code: "silent", detail: "the first message, a hello, did not come" }))
       })
+      heardAt = yield* Clock.currentTimeMillis
       const hello = yield* admit(first)
       let isGraceful = false
       return yield* Effect.acquireUseRelease(
@@ -50,7 +77,7 @@ export const serve = Effect.fnUntraced(
             })
             if (coordinator.relays.length > 0) yield* send({ type: "relayMap", regions: coordinator.relays })
             return yield* Effect.raceFirst(
-              Effect.raceFirst(tell(session), ping),
+              Effect.raceFirst(tell(session), watch),
               Effect.raceFirst(
                 Effect.andThen(
                   listen(session, others),
@@ -95,8 +122,6 @@ export const serve = Effect.fnUntraced(
     const tell = (session: PeerSession) =>
       Effect.forever(Effect.flatMap(session.updates, (updates) => send({ type: "updates", updates })))
 
-    const ping = Effect.forever(Effect.andThen(Effect.sleep(keepAlive), send({ type: "ping" })))
-
     /** Until the peer says that it goes. It is alive by what it sends, and nothing else. */
     const listen = Effect.fnUntraced(function*(session: PeerSession, first: ReadonlyArray<Protocol.Request>) {
       let tokens: number = limits.messagesAtOnce
@@ -116,10 +141,8 @@ export const serve = Effect.fnUntraced(
           if (message.type === "disconnect") return
           yield* handle(session, message)
         }
-        messages = yield* Effect.timeoutOrElse(connection.receive, {
-          duration: Duration.times(keepAlive, 2.5),
-          orElse: () => Effect.fail(new Refused({ code: "silent", detail: "nothing was heard of it" }))
-        })
+        messages = yield* connection.receive
+        heardAt = yield* Clock.currentTimeMillis
       }
     })
 

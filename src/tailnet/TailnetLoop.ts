@@ -151,12 +151,9 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       for (const peer of ready.splice(0)) yield* connection.send({ type: "readyForHandshake", peer })
     })
 
-  const hear = (connection: PeerConnection, silence: Duration.Duration) =>
+  const hear = (connection: PeerConnection) =>
     Effect.flatMap(
-      Effect.timeoutOrElse(connection.receive, {
-        duration: silence,
-        orElse: () => Effect.fail(new CoordinatorSilent({ silentFor: silence }))
-      }),
+      connection.receive,
       (messages) =>
         Effect.forEach(messages, (message): Effect.Effect<void, SessionError> => {
           switch (message.type) {
@@ -174,6 +171,15 @@ export const make = Effect.fnUntraced(function*(options: Options) {
           }
         }, { discard: true })
     )
+
+  /** One timer for the session, and none for each message. */
+  const untilSilent = Effect.fnUntraced(function*(heardAt: () => number, silence: Duration.Duration) {
+    while (true) {
+      const left = heardAt() + Duration.toMillis(silence) - (yield* Clock.currentTimeMillis)
+      if (left <= 0) return yield* new CoordinatorSilent({ silentFor: silence })
+      yield* Effect.sleep(Duration.millis(left))
+    }
+  })
 
   const session = Effect.gen(function*() {
     const transport = options.transports[turn++ % options.transports.length]!
@@ -219,13 +225,25 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     resume = welcome.resume ?? resume
     replica = welcome.replica
     const silence = Duration.seconds(welcome.keepAliveSeconds * 2.5)
-    // One that goes on with what came beside the welcome, and is silent from then on.
+    let heardAt = yield* Clock.currentTimeMillis
+    // What came beside the welcome comes first.
     const rest: PeerConnection = {
       ...connection,
-      receive: Effect.suspend(() => others.length > 0 ? Effect.succeed(others.splice(0)) : connection.receive)
+      receive: Effect.suspend(() => {
+        if (others.length > 0) return Effect.succeed(others.splice(0))
+        return Effect.tap(
+          connection.receive,
+          Effect.map(Clock.currentTimeMillis, (now) => {
+            heardAt = now
+          })
+        )
+      })
     }
     something.openUnsafe()
-    return yield* Effect.raceFirst(Effect.forever(hear(rest, silence)), Effect.forever(say(connection)))
+    return yield* Effect.raceFirst(
+      Effect.raceFirst(Effect.forever(hear(rest)), Effect.forever(say(connection))),
+      untilSilent(() => heardAt, silence)
+    )
   }).pipe(
     Effect.scoped,
     Effect.ensuring(Effect.sync(() => {

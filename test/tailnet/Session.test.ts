@@ -122,7 +122,7 @@ describe("a session at the coordinator", () => {
         yield* settle
       }
       assert.deepStrictEqual(three.knows(2)?.node, node(399))
-      yield* TestClock.adjust("15 seconds")
+      yield* TestClock.adjust("20 seconds")
       assert.strictEqual(a.coordinator.peers(), 2)
     }).pipe(Effect.scoped))
 
