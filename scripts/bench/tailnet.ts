@@ -66,6 +66,8 @@ const serve = async () => {
     })
   })
   const child = start("../../src/main.ts", ["serve"], {
+    // As `npm start` has it.
+    NODE_OPTIONS: "--max-semi-space-size=2",
     LULL_DATABASE_URL: databaseUrl,
     LULL_LISTEN: `127.0.0.1:${port}`,
     LULL_DATA_DIR: join(directory, String(port)),
@@ -218,7 +220,7 @@ const scale = async () => {
   }
   const connectSeconds = (performance.now() - connecting) / 1_000
   // Until everything is written and nothing is under way.
-  await pause(5_000)
+  await pause(10_000)
   const after = residentKilobytes(child)
   const churning = performance.now()
   const calls = await statements()

@@ -9,19 +9,7 @@
  * Another replica is silent when its heartbeat did not change for 6 seconds in which this one could itself write. Its peers are lost
  * then, all at once, and back when it is.
  */
-import {
-  Cause,
-  Clock,
-  Context,
-  Deferred,
-  Duration,
-  Effect,
-  Latch,
-  Layer,
-  Metric,
-  Random,
-  SubscriptionRef
-} from "effect"
+import { Cause, Clock, Context, Duration, Effect, Latch, Layer, Metric, Random, SubscriptionRef } from "effect"
 import { SecureRandom } from "effect/crypto/SecureRandom"
 import { Availability } from "../database/Availability.ts"
 import { Notifications } from "../database/Notifications.ts"
@@ -52,15 +40,16 @@ export type End =
   | { readonly _tag: "Replaced" }
   | { readonly _tag: "GoingAway"; readonly retryAfterMillis: number }
 
+/** What a session has to do next. */
+export type Next = { readonly _tag: "Updates"; readonly updates: ReadonlyArray<PeerUpdate> } | End
+
 /** A peer's session with this replica. */
 export interface PeerSession {
   readonly id: string
   /** For the next hello; none while the key is not known. */
   readonly resume: string | undefined
-  /** Waits until there is something, and takes it; at most `updatesAtOnce`. */
-  readonly updates: Effect.Effect<ReadonlyArray<PeerUpdate>>
-  /** Completes when it is to end. */
-  readonly ended: Effect.Effect<End>
+  /** Waits until there is something, and takes it: at most `updatesAtOnce` updates, or that it is to end. */
+  readonly next: Effect.Effect<Next>
   readonly setNode: (node: Node) => void
   /** `false`: it has as many as it may. */
   readonly addTunnel: (to: PeerId) => boolean
@@ -112,7 +101,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const leavingLease = Duration.toMillis(options.leavingLease ?? Duration.seconds(20))
   const spread = Duration.toMillis(options.spread ?? Duration.seconds(5))
   const state = new CoordinatorState(replica.id)
-  const ends = new Map<Session, Deferred.Deferred<End>>()
+  /** How to end each session. */
+  const ends = new Map<Session, (end: End) => void>()
   let signingKey: string | undefined
   /** Open while there is something to write, or to read. */
   const toWrite = Latch.makeUnsafe(false)
@@ -321,7 +311,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const sessions = [...ends.values()]
     for (const [at, end] of sessions.entries()) {
       const share = (at + (yield* Random.next)) / sessions.length
-      Deferred.doneUnsafe(end, Effect.succeed({ _tag: "GoingAway", retryAfterMillis: Math.round(share * spread) }))
+      end({ _tag: "GoingAway", retryAfterMillis: Math.round(share * spread) })
     }
     const tell = Effect.andThen(store.leave, writeOnce)
     const untilGone = Effect.gen(function*() {
@@ -346,27 +336,29 @@ const make = Effect.fnUntraced(function*(options: Options) {
     open: Effect.fnUntraced(function*(hello) {
       const now = yield* Clock.currentTimeMillis
       const id = yield* random.uuidV4()
-      const end = yield* Deferred.make<End>()
+      let end: End | undefined
       const something = Latch.makeUnsafe(false)
       const session: Session = { id, peer: hello.peer, onUpdates: () => void something.openUnsafe() }
       const before = state.open(session, hello)
-      const replaced = before === undefined ? undefined : ends.get(before)
-      if (replaced !== undefined) Deferred.doneUnsafe(replaced, Effect.succeed({ _tag: "Replaced" }))
-      ends.set(session, end)
+      if (before !== undefined) ends.get(before)?.({ _tag: "Replaced" })
+      ends.set(session, (given) => {
+        end ??= given
+        something.openUnsafe()
+      })
       announce()
       yield* Metric.update(connected, state.peers.size)
       const peerSession: PeerSession = {
         id,
         resume: signingKey === undefined ? undefined : ResumeToken.make(signingKey, hello.peer, now),
-        updates: Effect.gen(function*() {
+        next: Effect.gen(function*() {
           while (true) {
             yield* something.await
+            if (end !== undefined) return end
             const updates = state.take(session, updatesAtOnce)
             if (updates.length < updatesAtOnce) something.closeUnsafe()
-            if (updates.length > 0) return updates
+            if (updates.length > 0) return { _tag: "Updates", updates }
           }
         }),
-        ended: Deferred.await(end),
         setNode: (node) => {
           state.setNode(session, node)
           announce()

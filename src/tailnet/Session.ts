@@ -76,27 +76,16 @@ export const serve = Effect.fnUntraced(
               replica
             })
             if (coordinator.relays.length > 0) yield* send({ type: "relayMap", regions: coordinator.relays })
-            return yield* Effect.raceFirst(
-              Effect.raceFirst(tell(session), watch),
-              Effect.raceFirst(
-                Effect.andThen(
-                  listen(session, others),
-                  Effect.sync(() => {
-                    isGraceful = true
-                  })
-                ),
-                session.ended.pipe(Effect.flatMap((end) =>
-                  end._tag === "Replaced"
-                    ? Effect.fail(
-                      new Refused({ code: "replaced", detail: "a newer session of the same peer replaced it" })
-                    )
-                    : Effect.andThen(
-                      send({ type: "goingAway", retryAfterMillis: end.retryAfterMillis }),
-                      Effect.fail(new Refused({ code: "goingAway", detail: "this replica ends" }))
-                    )
-                ))
+            return yield* Effect.raceAllFirst([
+              tell(session),
+              watch,
+              Effect.andThen(
+                listen(session, others),
+                Effect.sync(() => {
+                  isGraceful = true
+                })
               )
-            )
+            ])
           }),
         (session) => Effect.sync(() => session.close(isGraceful))
       )
@@ -120,7 +109,21 @@ export const serve = Effect.fnUntraced(
     })
 
     const tell = (session: PeerSession) =>
-      Effect.forever(Effect.flatMap(session.updates, (updates) => send({ type: "updates", updates })))
+      Effect.forever(Effect.flatMap(session.next, (next): Effect.Effect<void, ConnectionClosed | Refused> => {
+        switch (next._tag) {
+          case "Updates":
+            return send({ type: "updates", updates: next.updates })
+          case "Replaced":
+            return Effect.fail(
+              new Refused({ code: "replaced", detail: "a newer session of the same peer replaced it" })
+            )
+          case "GoingAway":
+            return Effect.andThen(
+              send({ type: "goingAway", retryAfterMillis: next.retryAfterMillis }),
+              Effect.fail(new Refused({ code: "goingAway", detail: "this replica ends" }))
+            )
+        }
+      }))
 
     /** Until the peer says that it goes. It is alive by what it sends, and nothing else. */
     const listen = Effect.fnUntraced(function*(session: PeerSession, first: ReadonlyArray<Protocol.Request>) {
