@@ -226,7 +226,13 @@ const slowestOnceKnown = (lull: Measured.Measured, load: Load.Load, from: number
 const observe = (measured: Measured.Measured, from: number, to: number) => {
   const lines = measured.lines.filter(({ at }) => at >= from && at <= to + 5_000)
   const connects = measured.connects().filter((at) => at >= from && at <= to)
+  const begin = from - 5_000
+  const perSecond = new Array<number>(Math.ceil((to + 5_000 - begin) / 1_000)).fill(0)
+  for (const { at } of measured.lines) {
+    if (at >= begin && at < begin + perSecond.length * 1_000) perSecond[Math.floor((at - begin) / 1_000)]!++
+  }
   return {
+    perSecond,
     lines: lines.length,
     worstSecond: Measured.worstSecond(lines.map(({ at }) => at), from),
     connects: connects.length,

@@ -15,6 +15,8 @@ export interface Row {
   readonly locked?: number
   readonly refusals?: number
   readonly slowestRefusalMillis?: number
+  /** Log lines in each second, from five seconds before the outage until five after it. */
+  readonly perSecond?: ReadonlyArray<number>
 }
 
 /** What the peers of a tailnet knew of each other. */

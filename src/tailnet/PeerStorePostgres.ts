@@ -36,9 +36,14 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
       const openedFrom = pgPlainArray(opened.map(({ from }) => from))
       const openedTo = pgPlainArray(opened.map(({ to }) => to))
       const notes = notificationsOf(replica.id, changes).map(([topic, payload]) => encode(topic, payload))
-      return sql`with own as (
+      // Nearly all changes are a node and nothing else: what a change does not need is not in its statement.
+      const parts = [
+        sql`own as (
           insert into lull.replica (id, name) values (${replica.id}, ${replica.name}) on conflict do nothing
-        ), written as (
+        )`
+      ]
+      if (present.length > 0) {
+        parts.push(sql`written as (
           insert into lull.peer (id, replica, node, as_of, is_lost)
           select id, ${replica.id}::uuid, node::json, as_of, is_lost
           from unnest(
@@ -49,29 +54,44 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
           ) as row (id, node, as_of, is_lost)
           on conflict (id, replica) do update
             set node = excluded.node, as_of = excluded.as_of, is_lost = excluded.is_lost, updated_at = now()
-        ), removed as (
+        )`)
+      }
+      if (gone.length > 0) {
+        parts.push(sql`removed as (
           delete from lull.peer as peer
           where id = any(${pgPlainArray(gone)}::uuid[]) and (replica = ${replica.id} or as_of <= (
             select as_of from lull.peer as own where own.id = peer.id and own.replica = ${replica.id}
           ))
-        ), listed as (
+        )`)
+      }
+      if (listed.size > 0) {
+        parts.push(sql`listed as (
           delete from lull.tunnel
           where from_peer = any(${pgPlainArray([...listed])}::uuid[])
             and not exists (
               select from unnest(${openedFrom}::uuid[], ${openedTo}::uuid[]) as kept (from_id, to_id)
               where from_id = from_peer and to_id = to_peer
             )
-        ), closed as (
+        )`)
+      }
+      if (closed.length > 0) {
+        parts.push(sql`closed as (
           delete from lull.tunnel using unnest(
             ${pgPlainArray(closed.map(({ from }) => from))}::uuid[], ${pgPlainArray(closed.map(({ to }) => to))}::uuid[]
           ) as row (from_id, to_id)
           where from_peer = from_id and to_peer = to_id
-        ), opened as (
+        )`)
+      }
+      if (opened.length > 0) {
+        parts.push(sql`opened as (
           insert into lull.tunnel (from_peer, to_peer)
           select * from unnest(${openedFrom}::uuid[], ${openedTo}::uuid[])
           on conflict do nothing
-        )
-        select pg_notify(${channel}, note) from unnest(${pgArray(notes)}::text[]) as note`
+        )`)
+      }
+      return sql`with ${sql.csv(parts)} select pg_notify(${channel}, note) from unnest(${
+        pgArray(notes)
+      }::text[]) as note`
     }
 
     return PeerStore.of({
