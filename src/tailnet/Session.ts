@@ -128,12 +128,11 @@ export const serve = Effect.fnUntraced(
     /** Until the peer says that it goes. It is alive by what it sends, and nothing else. */
     const listen = Effect.fnUntraced(function*(session: PeerSession, first: ReadonlyArray<Protocol.Request>) {
       let tokens: number = limits.messagesAtOnce
-      let refilled = yield* Clock.currentTimeMillis
+      let refilled = heardAt
       let messages = first
       while (true) {
-        const now = yield* Clock.currentTimeMillis
-        tokens = Math.min(limits.messagesAtOnce, tokens + (now - refilled) * limits.messagesPerSecond / 1_000)
-        refilled = now
+        tokens = Math.min(limits.messagesAtOnce, tokens + (heardAt - refilled) * limits.messagesPerSecond / 1_000)
+        refilled = heardAt
         for (const message of messages) {
           if (--tokens < 0) {
             return yield* new Refused({

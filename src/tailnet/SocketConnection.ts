@@ -13,21 +13,22 @@ export const fromSocket = Effect.fnUntraced(function*<In, Out extends Request | 
 ): Effect.fn.Return<Connection<In, Out>, Socket.SocketError, Scope.Scope> {
   const { pull } = yield* socket.reader
   const { write } = yield* socket.writer
+  const receive: Connection<In, Out>["receive"] = Effect.flatMap(pull, (frames) => {
+    const messages: Array<In> = []
+    try {
+      for (const frame of frames) messages.push(...decode(typeof frame === "string" ? frame : decoder.decode(frame)))
+    } catch (error) {
+      return Effect.fail(
+        error instanceof Refused
+          ? error
+          : new Refused({ code: "badMessage", detail: error instanceof Error ? error.message : String(error) })
+      )
+    }
+    // Frames of a later version are read over.
+    return messages.length > 0 ? Effect.succeed(messages) : receive
+  }).pipe(Effect.catchTag("SocketError", (error) => Effect.fail(closed(error))))
   const connection: Connection<In, Out> = {
-    receive: pull.pipe(
-      Effect.mapError(closed),
-      Effect.flatMap((frames) =>
-        Effect.try({
-          try: () => frames.flatMap((frame) => decode(typeof frame === "string" ? frame : decoder.decode(frame))),
-          catch: (error) =>
-            error instanceof Refused
-              ? error
-              : new Refused({ code: "badMessage", detail: error instanceof Error ? error.message : String(error) })
-        })
-      ),
-      // Frames of a later version are read over.
-      Effect.repeat({ until: (messages) => messages.length > 0 })
-    ),
+    receive,
     send: (message) => Effect.mapError(write(encode(message)), closed),
     close: (code, reason) => Effect.ignore(write(new Socket.CloseEvent(code, reason)))
   }
