@@ -347,18 +347,16 @@ const make = Effect.fnUntraced(function*(options: Options) {
       })
       announce()
       yield* Metric.update(connected, state.peers.size)
+      const next: PeerSession["next"] = Effect.flatMap(something.await, () => {
+        if (end !== undefined) return Effect.succeed(end)
+        const updates = state.take(session, updatesAtOnce)
+        if (updates.length < updatesAtOnce) something.closeUnsafe()
+        return updates.length > 0 ? Effect.succeed<Next>({ _tag: "Updates", updates }) : next
+      })
       const peerSession: PeerSession = {
         id,
         resume: signingKey === undefined ? undefined : ResumeToken.make(signingKey, hello.peer, now),
-        next: Effect.gen(function*() {
-          while (true) {
-            yield* something.await
-            if (end !== undefined) return end
-            const updates = state.take(session, updatesAtOnce)
-            if (updates.length < updatesAtOnce) something.closeUnsafe()
-            if (updates.length > 0) return { _tag: "Updates", updates }
-          }
-        }),
+        next,
         setNode: (node) => {
           state.setNode(session, node)
           announce()

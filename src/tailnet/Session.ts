@@ -30,16 +30,13 @@ export const serve = Effect.fnUntraced(
     /** A message is under way that the peer has not taken. */
     let sendingSince: number | undefined
 
+    const isSent = Effect.sync(() => {
+      sendingSince = undefined
+    })
     const send = (event: Protocol.Event) =>
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        sentAt = now
-        sendingSince = now
-        return Effect.andThen(
-          connection.send(event),
-          Effect.sync(() => {
-            sendingSince = undefined
-          })
-        )
+        sentAt = sendingSince = now
+        return Effect.andThen(connection.send(event), isSent)
       })
 
     /** One timer for all that can take too long, and none for each message. */
