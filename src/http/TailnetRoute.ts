@@ -1,5 +1,5 @@
 /** `/api/v1/tailnet`: a session of a peer, over a WebSocket. What is said there is `tailnet/Protocol`'s. */
-import { Effect, Result } from "effect"
+import { Deferred, Effect, FiberSet, Result } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Response from "effect/http/HttpServerResponse"
@@ -12,29 +12,38 @@ import { fromSocket } from "../tailnet/SocketConnection.ts"
 import * as Problem from "./Problem.ts"
 
 export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
-  const context = yield* Effect.context<Coordinator>()
   const replica = yield* Replica
+  // A session lasts for days, and the request is answered when it begins: of the fiber that served it, and of its context,
+  // nothing is kept.
+  const fork = yield* FiberSet.makeRuntime<Coordinator>()
 
-  const session = Effect.gen(function*() {
-    const request = yield* HttpServerRequest.HttpServerRequest
-    if (request.headers["upgrade"]?.toLowerCase() !== "websocket") {
+  const begin = Effect.gen(function*() {
+    const { headers, upgrade } = yield* HttpServerRequest.HttpServerRequest
+    if (headers["upgrade"]?.toLowerCase() !== "websocket") {
       return Problem.respond(426, "the tailnet is spoken over a WebSocket", {}, { upgrade: "websocket" })
     }
-    const connection = yield* fromSocket(yield* request.upgrade, decode)
-    yield* Session.serve(connection, replica.name)
+    const isUpgraded = yield* Deferred.make<void>()
+    fork(session(upgrade, isUpgraded, replica.name))
+    yield* Deferred.await(isUpgraded)
     return Response.empty()
-  }).pipe(
+  })
+
+  yield* router.add("GET", Protocol.path, begin)
+}))
+
+const session = (
+  upgrade: HttpServerRequest.HttpServerRequest["upgrade"],
+  isUpgraded: Deferred.Deferred<void>,
+  replica: string
+) =>
+  upgrade.pipe(
+    Effect.flatMap((socket) => fromSocket(socket, decode)),
+    Effect.ensuring(Deferred.succeed(isUpgraded, undefined)),
+    Effect.flatMap((connection) => Session.serve(connection, replica)),
     Effect.scoped,
     // The connection broke before there was a session: nobody is left who could be told.
-    Effect.catchTags({
-      SocketError: () => Effect.succeed(Response.empty()),
-      HttpServerError: () => Effect.succeed(Response.empty())
-    }),
-    Effect.provideContext(context)
+    Effect.ignore
   )
-
-  yield* router.add("GET", Protocol.path, session)
-}))
 
 const decode = (text: string): ReadonlyArray<Protocol.Request> => {
   const decoded = Protocol.decodeRequest(text)

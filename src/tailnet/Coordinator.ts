@@ -101,8 +101,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const leavingLease = Duration.toMillis(options.leavingLease ?? Duration.seconds(20))
   const spread = Duration.toMillis(options.spread ?? Duration.seconds(5))
   const state = new CoordinatorState(replica.id)
-  /** How to end each session. */
-  const ends = new Map<Session, (end: End) => void>()
+  const sessions = new Set<Opened>()
   let signingKey: string | undefined
   /** Open while there is something to write, or to read. */
   const toWrite = Latch.makeUnsafe(false)
@@ -308,18 +307,79 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const leave = Effect.gen(function*() {
     if (isLeaving) return
     isLeaving = true
-    const sessions = [...ends.values()]
-    for (const [at, end] of sessions.entries()) {
-      const share = (at + (yield* Random.next)) / sessions.length
-      end({ _tag: "GoingAway", retryAfterMillis: Math.round(share * spread) })
+    const leaving = [...sessions]
+    for (const [at, session] of leaving.entries()) {
+      const share = (at + (yield* Random.next)) / leaving.length
+      session.end({ _tag: "GoingAway", retryAfterMillis: Math.round(share * spread) })
     }
     const tell = Effect.andThen(store.leave, writeOnce)
     const untilGone = Effect.gen(function*() {
-      while (ends.size > 0) yield* Effect.sleep("20 millis")
+      while (sessions.size > 0) yield* Effect.sleep("20 millis")
     })
     yield* Effect.ignore(Effect.timeout(Effect.all([tell, untilGone], { concurrency: 2 }), "1 second"))
   })
   yield* Effect.addFinalizer(() => leave)
+
+  class Opened implements PeerSession, Session {
+    readonly peer: PeerId
+    readonly id: string
+    readonly resume: string | undefined
+    readonly next: Effect.Effect<Next>
+    readonly #something = Latch.makeUnsafe(false)
+    #end: End | undefined
+
+    constructor(peer: PeerId, id: string, resume: string | undefined) {
+      this.peer = peer
+      this.id = id
+      this.resume = resume
+      this.next = Effect.flatMap(this.#something.await, () => this.#take())
+    }
+
+    #take(): Effect.Effect<Next> {
+      if (this.#end !== undefined) return Effect.succeed(this.#end)
+      const updates = state.take(this, updatesAtOnce)
+      if (updates.length < updatesAtOnce) this.#something.closeUnsafe()
+      return updates.length > 0 ? Effect.succeed({ _tag: "Updates", updates }) : this.next
+    }
+
+    onUpdates() {
+      this.#something.openUnsafe()
+    }
+
+    end(end: End) {
+      this.#end ??= end
+      this.#something.openUnsafe()
+    }
+
+    setNode(node: Node) {
+      state.setNode(this, node)
+      announce()
+    }
+
+    addTunnel(to: PeerId) {
+      const isAdded = state.addTunnel(this, to, limits.tunnels)
+      announce()
+      return isAdded
+    }
+
+    removeTunnel(to: PeerId) {
+      state.removeTunnel(this, to)
+      announce()
+    }
+
+    ready(to: PeerId) {
+      if (state.ready(this.peer, to) !== "elsewhere" || readySoon.length >= mostReady) return
+      readySoon.push([this.peer, to])
+      readyLatch.openUnsafe()
+    }
+
+    close(isGraceful: boolean) {
+      sessions.delete(this)
+      if (isLeaving && !isGraceful) state.moveAway(this)
+      else state.close(this, isGraceful)
+      announce()
+    }
+  }
 
   return Coordinator.of({
     relays: options.relays ?? [],
@@ -334,55 +394,16 @@ const make = Effect.fnUntraced(function*(options: Options) {
         (now) => signingKey === undefined ? undefined : ResumeToken.check(signingKey, peer, token, now)
       ),
     open: Effect.fnUntraced(function*(hello) {
-      const now = yield* Clock.currentTimeMillis
-      const id = yield* random.uuidV4()
-      let end: End | undefined
-      const something = Latch.makeUnsafe(false)
-      const session: Session = { id, peer: hello.peer, onUpdates: () => void something.openUnsafe() }
+      const resume = signingKey === undefined
+        ? undefined
+        : ResumeToken.make(signingKey, hello.peer, yield* Clock.currentTimeMillis)
+      const session = new Opened(hello.peer, yield* random.uuidV4(), resume)
       const before = state.open(session, hello)
-      if (before !== undefined) ends.get(before)?.({ _tag: "Replaced" })
-      ends.set(session, (given) => {
-        end ??= given
-        something.openUnsafe()
-      })
+      if (before instanceof Opened) before.end({ _tag: "Replaced" })
+      sessions.add(session)
       announce()
       yield* Metric.update(connected, state.peers.size)
-      const next: PeerSession["next"] = Effect.flatMap(something.await, () => {
-        if (end !== undefined) return Effect.succeed(end)
-        const updates = state.take(session, updatesAtOnce)
-        if (updates.length < updatesAtOnce) something.closeUnsafe()
-        return updates.length > 0 ? Effect.succeed<Next>({ _tag: "Updates", updates }) : next
-      })
-      const peerSession: PeerSession = {
-        id,
-        resume: signingKey === undefined ? undefined : ResumeToken.make(signingKey, hello.peer, now),
-        next,
-        setNode: (node) => {
-          state.setNode(session, node)
-          announce()
-        },
-        addTunnel: (to) => {
-          const isAdded = state.addTunnel(session, to, limits.tunnels)
-          announce()
-          return isAdded
-        },
-        removeTunnel: (to) => {
-          state.removeTunnel(session, to)
-          announce()
-        },
-        ready: (to) => {
-          if (state.ready(hello.peer, to) !== "elsewhere" || readySoon.length >= mostReady) return
-          readySoon.push([hello.peer, to])
-          readyLatch.openUnsafe()
-        },
-        close: (isGraceful) => {
-          ends.delete(session)
-          if (isLeaving && !isGraceful) state.moveAway(session)
-          else state.close(session, isGraceful)
-          announce()
-        }
-      }
-      return peerSession
+      return session
     })
   })
 })

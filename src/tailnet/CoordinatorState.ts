@@ -25,20 +25,21 @@ export interface Session {
   readonly id: string
   readonly peer: PeerId
   /** There is something to take. */
-  readonly onUpdates: () => void
+  onUpdates(): void
 }
 
 interface LocalPeer {
   session: Session
   node: Node | undefined
-  /** To be taken by the session: the newest of each partner, and who is ready for a handshake. */
-  outbox: Map<PeerId, PeerUpdate>
-  ready: Set<PeerId>
-  /** What was said of each partner. */
-  told: Map<PeerId, Told>
+  /** What is said of each partner. */
+  readonly told: Map<PeerId, Told>
+  /** Of whom it has not been taken yet. (Most have nothing here most of the time, and pay for nothing.) */
+  outbox: Set<PeerId> | undefined
+  /** Who is ready for a handshake. */
+  ready: Set<PeerId> | undefined
 }
 
-type Told = { readonly kind: "node"; readonly node: Node } | { readonly kind: "lost" } | { readonly kind: "gone" }
+type Told = Node | "lost" | "gone"
 
 /** A row to be written for a peer of this replica. `undefined`: it has disconnected, and has none. */
 export type PeerRow = Omit<Mapping, "replica"> | undefined
@@ -100,9 +101,9 @@ export class CoordinatorState {
     const peer: LocalPeer = {
       session,
       node: wanted.node ?? before?.node,
-      outbox: new Map(),
-      ready: new Set(),
-      told: new Map()
+      told: new Map(),
+      outbox: undefined,
+      ready: undefined
     }
     this.#local.set(session.peer, peer)
     this.dirtyPeers.set(session.peer, { node: peer.node, isLost: false })
@@ -176,6 +177,7 @@ export class CoordinatorState {
     const local = this.#local.get(to)
     if (local === undefined) return this.#partners.get(from)?.has(to) === true ? "elsewhere" : "noTunnel"
     if (this.#partners.get(to)?.has(from) !== true) return "noTunnel"
+    local.ready ??= new Set()
     local.ready.add(from)
     local.session.onUpdates()
     return "told"
@@ -184,18 +186,20 @@ export class CoordinatorState {
   /** What is to be sent to a session now; nothing if it is not its peer's any more. */
   take(session: Session, most: number): ReadonlyArray<PeerUpdate> {
     const local = this.#local.get(session.peer)
-    if (local?.session !== session || (local.outbox.size === 0 && local.ready.size === 0)) return []
+    if (local?.session !== session) return []
     const updates: Array<PeerUpdate> = []
-    for (const [partner, update] of local.outbox) {
+    for (const partner of local.outbox ?? []) {
       if (updates.length >= most) return updates
-      updates.push(update)
-      local.outbox.delete(partner)
+      updates.push(updateOf(partner, local.told.get(partner)))
+      local.outbox?.delete(partner)
     }
-    for (const peer of local.ready) {
+    local.outbox = undefined
+    for (const peer of local.ready ?? []) {
       if (updates.length >= most) return updates
       updates.push({ peer, kind: "readyForHandshake" })
-      local.ready.delete(peer)
+      local.ready?.delete(peer)
     }
+    local.ready = undefined
     return updates
   }
 
@@ -309,7 +313,7 @@ export class CoordinatorState {
       const other = { node, isLost: isLost || this.#silent.has(replica) }
       if (best === undefined || isBetter(other, best)) best = other
     }
-    return best === undefined ? undefined : best.isLost ? lost : { kind: "node", node: best.node }
+    return best?.isLost === true ? "lost" : best?.node
   }
 
   /** `isRead`: the database was asked, and so it is a fact if there is nobody. */
@@ -321,20 +325,15 @@ export class CoordinatorState {
     if (now === undefined) {
       // Of a peer that it wants a session has to know that it is not there, as it may remember it from a session before.
       const isWanted = isRead && (ends & outgoing) !== 0 && !this.#local.has(subject)
-      if (before === undefined ? !isWanted : before.kind === "gone") return
-      if (isPartner) observer.told.set(subject, gone)
+      if (before === undefined ? !isWanted : before === "gone") return
+      if (isPartner) observer.told.set(subject, "gone")
       else observer.told.delete(subject)
-      const reason = isPartner ? "it is not there" : "there is no tunnel"
-      observer.outbox.set(subject, { peer: subject, kind: "disconnected", reason })
-    } else if (now.kind === "lost") {
-      if (before?.kind === "lost") return
+    } else {
+      if (before === now || (isNode(before) && isNode(now) && isSame(before, now))) return
       observer.told.set(subject, now)
-      observer.outbox.set(subject, { peer: subject, kind: "lost", reason: "it was not heard of" })
-    } else if (now.kind === "node") {
-      if (before?.kind === "node" && (before.node === now.node || isSame(before.node, now.node))) return
-      observer.told.set(subject, now)
-      observer.outbox.set(subject, { peer: subject, kind: "node", node: now.node })
     }
+    observer.outbox ??= new Set()
+    observer.outbox.add(subject)
     observer.session.onUpdates()
   }
 
@@ -449,8 +448,20 @@ export class CoordinatorState {
   }
 }
 
-const lost = { kind: "lost" } as const
-const gone = { kind: "gone" } as const
+const isNode = (told: Told | undefined): told is Node => typeof told === "object"
+
+const updateOf = (peer: PeerId, told: Told | undefined): PeerUpdate => {
+  switch (told) {
+    case undefined:
+      return { peer, kind: "disconnected", reason: "there is no tunnel" }
+    case "gone":
+      return { peer, kind: "disconnected", reason: "it is not there" }
+    case "lost":
+      return { peer, kind: "lost", reason: "it was not heard of" }
+    default:
+      return { peer, kind: "node", node: told }
+  }
+}
 
 const isBetter = (
   one: { readonly node: Node; readonly isLost: boolean },

@@ -5,9 +5,9 @@
  * What a peer sends is bounded in size, in number and in time, and it is told why when it is closed. What it does not take is not
  * kept: the newest of each partner waits in the coordinator, and a peer that takes nothing for a while is closed.
  */
-import { Clock, Duration, Effect, Result } from "effect"
+import { Clock, type Context, Duration, Effect, Result } from "effect"
 import { type ConnectionClosed, type CoordinatorConnection, Refused } from "./Connection.ts"
-import { Coordinator, type PeerSession } from "./Coordinator.ts"
+import { Coordinator, type Next, type PeerSession } from "./Coordinator.ts"
 import { limits } from "./Peer.ts"
 import * as Protocol from "./Protocol.ts"
 
@@ -22,143 +22,21 @@ export interface Options {
 export const serve = Effect.fnUntraced(
   function*(connection: CoordinatorConnection, replica: string, options: Options = {}) {
     const coordinator = yield* Coordinator
-    const keepAlive = Duration.fromInputUnsafe(options.keepAlive ?? Duration.seconds(15))
-    const patience = Duration.fromInputUnsafe(options.patience ?? Duration.seconds(10))
-    const checkEvery = Duration.min(Duration.times(keepAlive, 1 / 3), Duration.times(patience, 1 / 2))
-    let heardAt = yield* Clock.currentTimeMillis
-    let sentAt = heardAt
-    /** A message is under way that the peer has not taken. */
-    let sendingSince: number | undefined
-
-    const isSent = Effect.sync(() => {
-      sendingSince = undefined
-    })
-    const send = (event: Protocol.Event) =>
-      Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        sentAt = sendingSince = now
-        return Effect.andThen(connection.send(event), isSent)
-      })
-
-    /** One timer for all that can take too long, and none for each message. */
-    const watch = Effect.forever(Effect.gen(function*() {
-      yield* Effect.sleep(checkEvery)
-      const now = yield* Clock.currentTimeMillis
-      if (sendingSince !== undefined) {
-        if (now - sendingSince < Duration.toMillis(patience)) return
-        return yield* new Refused({ code: "silent", detail: "it takes nothing that is sent to it" })
-      }
-      if (now - heardAt >= 2.5 * Duration.toMillis(keepAlive)) {
-        return yield* new Refused({ code: "silent", detail: "nothing was heard of it" })
-      }
-      if (now - sentAt >= Duration.toMillis(keepAlive) - Duration.toMillis(checkEvery)) yield* send({ type: "ping" })
-    }))
-
-    const run = Effect.gen(function*() {
-      const [first, ...others] = yield* Effect.timeoutOrElse(connection.receive, {
-        duration: patience,
-        orElse: () => Effect.fail(new Refused({ code: "silent", detail: "the first message, a hello, did not come" }))
-      })
-      heardAt = yield* Clock.currentTimeMillis
-      const hello = yield* admit(first)
-      let isGraceful = false
-      return yield* Effect.acquireUseRelease(
-        coordinator.open(hello),
-        (session) =>
-          Effect.gen(function*() {
-            yield* send({
-              type: "welcome",
-              session: session.id,
-              ...(session.resume === undefined ? {} : { resume: session.resume }),
-              keepAliveSeconds: Duration.toSeconds(keepAlive),
-              replica
-            })
-            if (coordinator.relays.length > 0) yield* send({ type: "relayMap", regions: coordinator.relays })
-            return yield* Effect.raceAllFirst([
-              tell(session),
-              watch,
-              Effect.andThen(
-                listen(session, others),
-                Effect.sync(() => {
-                  isGraceful = true
-                })
-              )
-            ])
-          }),
-        (session) => Effect.sync(() => session.close(isGraceful))
+    const live = new Live(connection, options, yield* Clock.currentTimeMillis)
+    const run = Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        restore(hello(live, coordinator)),
+        ([first, others]) =>
+          Effect.flatMap(coordinator.open(first), (session) =>
+            Effect.ensuring(
+              restore(converse(live, coordinator, session, replica, others)),
+              Effect.sync(() => session.close(live.isGraceful))
+            ))
       )
-    })
-
-    const admit = Effect.fnUntraced(function*(first: Protocol.Request | undefined) {
-      if (first?.type !== "hello") {
-        return yield* new Refused({ code: "badMessage", detail: "the first message has to be a hello" })
-      }
-      if (first.version !== Protocol.version) {
-        return yield* new Refused({
-          code: "version",
-          detail: `this coordinator speaks version ${Protocol.version} of the protocol, and not ${first.version}`
-        })
-      }
-      if (first.resume !== undefined) {
-        const problem = yield* coordinator.checkResume(first.peer, first.resume)
-        if (problem !== undefined) return yield* new Refused({ code: "badResume", detail: problem })
-      }
-      return first
-    })
-
-    const tell = (session: PeerSession) =>
-      Effect.forever(Effect.flatMap(session.next, (next): Effect.Effect<void, ConnectionClosed | Refused> => {
-        switch (next._tag) {
-          case "Updates":
-            return send({ type: "updates", updates: next.updates })
-          case "Replaced":
-            return Effect.fail(
-              new Refused({ code: "replaced", detail: "a newer session of the same peer replaced it" })
-            )
-          case "GoingAway":
-            return Effect.andThen(
-              send({ type: "goingAway", retryAfterMillis: next.retryAfterMillis }),
-              Effect.fail(new Refused({ code: "goingAway", detail: "this replica ends" }))
-            )
-        }
-      }))
-
-    /** Until the peer says that it goes. It is alive by what it sends, and nothing else. */
-    const listen = Effect.fnUntraced(function*(session: PeerSession, first: ReadonlyArray<Protocol.Request>) {
-      let tokens: number = limits.messagesAtOnce
-      let refilled = heardAt
-      let messages = first
-      while (true) {
-        tokens = Math.min(limits.messagesAtOnce, tokens + (heardAt - refilled) * limits.messagesPerSecond / 1_000)
-        refilled = heardAt
-        for (const message of messages) {
-          if (--tokens < 0) {
-            return yield* new Refused({
-              code: "tooMany",
-              detail: `more than ${limits.messagesPerSecond} messages a second`
-            })
-          }
-          if (message.type === "disconnect") return
-          yield* handle(session, message)
-        }
-        messages = yield* connection.receive
-        heardAt = yield* Clock.currentTimeMillis
-      }
-    })
-
+    )
     return yield* run.pipe(
       Effect.result,
-      Effect.tap((ended) => {
-        if (Result.isSuccess(ended)) return connection.close(1000, "goodbye")
-        if (ended.failure._tag === "ConnectionClosed") return Effect.void
-        const { code, detail } = ended.failure
-        return Effect.ignore(Effect.timeout(
-          Effect.andThen(
-            code === "goingAway" ? Effect.void : connection.send({ type: "error", code, detail }),
-            connection.close(Protocol.closeCodes[code], detail.slice(0, 120))
-          ),
-          "1 second"
-        ))
-      }),
+      Effect.tap((ended) => sayWhy(connection, ended)),
       Effect.map((ended): ConnectionClosed | Refused | undefined =>
         Result.isFailure(ended) ? ended.failure : undefined
       ),
@@ -167,24 +45,175 @@ export const serve = Effect.fnUntraced(
   }
 )
 
-const handle = (session: PeerSession, message: Exclude<Protocol.Request, { type: "disconnect" }>) => {
+/** A session while it lasts. There are thousands, so that what is the same for all of them is not kept by each. */
+class Live {
+  readonly connection: CoordinatorConnection
+  readonly keepAliveMillis: number
+  readonly patienceMillis: number
+  heardAt: number
+  sentAt: number
+  /** A message is under way that the peer has not taken. */
+  sendingSince: number | undefined
+  /** The peer said that it goes. */
+  isGraceful = false
+
+  constructor(connection: CoordinatorConnection, options: Options, now: number) {
+    this.connection = connection
+    this.keepAliveMillis = Duration.toMillis(options.keepAlive ?? Duration.seconds(15))
+    this.patienceMillis = Duration.toMillis(options.patience ?? Duration.seconds(10))
+    this.heardAt = now
+    this.sentAt = now
+  }
+
+  send(event: Protocol.Event): Effect.Effect<void, ConnectionClosed> {
+    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      this.sentAt = this.sendingSince = now
+      return Effect.map(this.connection.send(event), () => {
+        this.sendingSince = undefined
+      })
+    })
+  }
+}
+
+/** Waits for it, and refuses what cannot be admitted. With it comes what was sent behind it. */
+const hello = Effect.fnUntraced(function*(live: Live, coordinator: Context.Service.Shape<typeof Coordinator>) {
+  const [first, ...others] = yield* Effect.timeoutOrElse(live.connection.receive, {
+    duration: live.patienceMillis,
+    orElse: () => Effect.fail(new Refused({ code: "silent", detail: "the first message, a hello, did not come" }))
+  })
+  live.heardAt = yield* Clock.currentTimeMillis
+  if (first?.type !== "hello") {
+    return yield* new Refused({ code: "badMessage", detail: "the first message has to be a hello" })
+  }
+  if (first.version !== Protocol.version) {
+    return yield* new Refused({
+      code: "version",
+      detail: `this coordinator speaks version ${Protocol.version} of the protocol, and not ${first.version}`
+    })
+  }
+  if (first.resume !== undefined) {
+    const problem = yield* coordinator.checkResume(first.peer, first.resume)
+    if (problem !== undefined) return yield* new Refused({ code: "badResume", detail: problem })
+  }
+  return [first, others] as const
+})
+
+const converse = Effect.fnUntraced(function*(
+  live: Live,
+  { relays }: Context.Service.Shape<typeof Coordinator>,
+  session: PeerSession,
+  replica: string,
+  others: ReadonlyArray<Protocol.Request>
+) {
+  yield* live.send({
+    type: "welcome",
+    session: session.id,
+    ...(session.resume === undefined ? {} : { resume: session.resume }),
+    keepAliveSeconds: live.keepAliveMillis / 1_000,
+    replica
+  })
+  if (relays.length > 0) yield* live.send({ type: "relayMap", regions: relays })
+  return yield* Effect.raceAllFirst([tell(live, session), watch(live), listen(live, session, others)])
+})
+
+/** One timer for all that can take too long, and none for each message. */
+const watch = Effect.fnUntraced(function*(live: Live) {
+  const checkMillis = Math.min(live.keepAliveMillis / 3, live.patienceMillis / 2)
+  while (true) {
+    yield* Effect.sleep(checkMillis)
+    const now = yield* Clock.currentTimeMillis
+    if (live.sendingSince !== undefined) {
+      if (now - live.sendingSince < live.patienceMillis) continue
+      return yield* new Refused({ code: "silent", detail: "it takes nothing that is sent to it" })
+    }
+    if (now - live.heardAt >= 2.5 * live.keepAliveMillis) {
+      return yield* new Refused({ code: "silent", detail: "nothing was heard of it" })
+    }
+    if (now - live.sentAt >= live.keepAliveMillis - checkMillis) yield* live.send({ type: "ping" })
+  }
+})
+
+const tell = (live: Live, session: PeerSession) =>
+  Effect.forever(Effect.flatMap(session.next, (next) => tellNext(live, next)))
+
+const tellNext = (live: Live, next: Next): Effect.Effect<void, ConnectionClosed | Refused> => {
+  switch (next._tag) {
+    case "Updates":
+      return live.send({ type: "updates", updates: next.updates })
+    case "Replaced":
+      return Effect.fail(new Refused({ code: "replaced", detail: "a newer session of the same peer replaced it" }))
+    case "GoingAway":
+      return Effect.andThen(
+        live.send({ type: "goingAway", retryAfterMillis: next.retryAfterMillis }),
+        Effect.fail(new Refused({ code: "goingAway", detail: "this replica ends" }))
+      )
+  }
+}
+
+/** Until the peer says that it goes. It is alive by what it sends, and nothing else. */
+const listen = Effect.fnUntraced(
+  function*(live: Live, session: PeerSession, first: ReadonlyArray<Protocol.Request>) {
+    let tokens: number = limits.messagesAtOnce
+    let refilled = live.heardAt
+    let messages = first
+    while (true) {
+      tokens = Math.min(limits.messagesAtOnce, tokens + (live.heardAt - refilled) * limits.messagesPerSecond / 1_000)
+      refilled = live.heardAt
+      for (const message of messages) {
+        if (--tokens < 0) {
+          return yield* new Refused({
+            code: "tooMany",
+            detail: `more than ${limits.messagesPerSecond} messages a second`
+          })
+        }
+        if (message.type === "disconnect") {
+          live.isGraceful = true
+          return
+        }
+        const refusal = handle(session, message)
+        if (refusal !== undefined) return yield* refusal
+      }
+      messages = []
+      messages = yield* live.connection.receive
+      live.heardAt = yield* Clock.currentTimeMillis
+    }
+  }
+)
+
+const handle = (
+  session: PeerSession,
+  message: Exclude<Protocol.Request, { type: "disconnect" }>
+): Refused | undefined => {
   switch (message.type) {
     case "hello":
-      return Effect.fail(new Refused({ code: "badMessage", detail: "there was a hello before" }))
+      return new Refused({ code: "badMessage", detail: "there was a hello before" })
     case "node":
       session.setNode(message.node)
-      return Effect.void
+      return undefined
     case "addTunnel":
       return session.addTunnel(message.peer)
-        ? Effect.void
-        : Effect.fail(new Refused({ code: "tooMany", detail: `a peer has at most ${limits.tunnels} tunnels` }))
+        ? undefined
+        : new Refused({ code: "tooMany", detail: `a peer has at most ${limits.tunnels} tunnels` })
     case "removeTunnel":
       session.removeTunnel(message.peer)
-      return Effect.void
+      return undefined
     case "readyForHandshake":
       session.ready(message.peer)
-      return Effect.void
+      return undefined
     case "pong":
-      return Effect.void
+      return undefined
   }
+}
+
+const sayWhy = (connection: CoordinatorConnection, ended: Result.Result<void, ConnectionClosed | Refused>) => {
+  if (Result.isSuccess(ended)) return connection.close(1000, "goodbye")
+  if (ended.failure._tag === "ConnectionClosed") return Effect.void
+  const { code, detail } = ended.failure
+  return Effect.ignore(Effect.timeout(
+    Effect.andThen(
+      code === "goingAway" ? Effect.void : connection.send({ type: "error", code, detail }),
+      connection.close(Protocol.closeCodes[code], detail.slice(0, 120))
+    ),
+    "1 second"
+  ))
 }
