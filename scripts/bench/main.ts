@@ -16,7 +16,7 @@
  *
  * `npm run bench -- tailnet`: an update on its way beside a bare WebSocket, and beside a bare NOTIFY; many peers.
  *
- *     npm run bench -- tailnet [--only same|other|scale] [--runs 3] [--json]
+ *     npm run bench -- tailnet [--only same|other|rows|scale|recovery] [--runs 3] [--json]
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect } from "effect"
@@ -197,6 +197,14 @@ const tailnet: ReadonlyArray<Comparison> = [
     figures: millis
   },
   {
+    what: "rows",
+    candidates: [
+      ofTailnet("rows of peers", "rows", "lull", "10000"),
+      ofTailnet("the upsert alone, batches of 1,000", "rows", "raw", "10000")
+    ],
+    figures: [["perSecond", "rows/s"]]
+  },
+  {
     what: "scale",
     candidates: ["1000", "3000", "10000"].map((peers) => ofTailnet(`${peers} peers`, "scale", peers)),
     figures: [
@@ -206,6 +214,11 @@ const tailnet: ReadonlyArray<Comparison> = [
       ["storedSeconds", "s until all of it is stored"],
       ["statements", "statements for it"]
     ]
+  },
+  {
+    what: "recovery",
+    candidates: ["1000", "3000", "10000"].map((peers) => ofTailnet(`${peers} peers`, "recovery", peers)),
+    figures: [["recoverySeconds", "s until all know all"], ["statements", "statements for it"]]
   }
 ]
 
@@ -234,7 +247,7 @@ if (chosen.length === 0) {
   process.stderr.write(`usage: ${usages.join("\n       ")}\n`)
   process.exit(2)
 }
-const runs = Number(flags.runs ?? (subject === "outage" || flags.only === "scale" ? 1 : 3))
+const runs = Number(flags.runs ?? (subject === "outage" || flags.only === "scale" || flags.only === "recovery" ? 1 : 3))
 
 const median = (values: ReadonlyArray<number>) =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
@@ -300,7 +313,7 @@ const print = (results: ReadonlyArray<Effect.Success<ReturnType<typeof compare>>
         const shown = value >= 100 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 100) / 100)
         return Number.isNaN(value) ?
           "–" :
-          subject === "outage" || what === "scale" || medians[0]?.name === name
+          subject === "outage" || what === "scale" || what === "recovery" || medians[0]?.name === name
           ? shown
           : `${shown} (the first ÷ this = ${ratio.toFixed(2)})`
       })

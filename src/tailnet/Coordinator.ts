@@ -10,17 +10,23 @@
  * then, all at once, and back when it is.
  */
 import { Cause, Clock, Context, Duration, Effect, Latch, Layer, Metric, Random, SubscriptionRef } from "effect"
-import { SecureRandom } from "effect/crypto/SecureRandom"
+import { layerWebCrypto, SecureRandom } from "effect/crypto/SecureRandom"
 import { Availability } from "../database/Availability.ts"
+import type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
+import { Database, type Options as DoorOptions } from "../database/Database.ts"
 import { Notifications } from "../database/Notifications.ts"
+import type * as PostgresLink from "../database/PostgresLink.ts"
 import { Replica } from "../database/Replica.ts"
 import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
+import { none, type Outage } from "../testing/Outage.ts"
 import { CoordinatorState, type Session } from "./CoordinatorState.ts"
 import { limits, type Node, type PeerId, type PeerUpdate } from "./Peer.ts"
 import { PeerStore, topics } from "./PeerStore.ts"
+import * as PeerStoreMemory from "./PeerStoreMemory.ts"
+import * as PeerStorePostgres from "./PeerStorePostgres.ts"
 import type { Hello, RelayRegion } from "./Protocol.ts"
 import * as ResumeToken from "./ResumeToken.ts"
 
@@ -81,6 +87,30 @@ export class Coordinator extends Context.Service<Coordinator, {
   /** This replica ends: all peers are sent elsewhere, spread over time, and the others wait for them to arrive. Waits a second at most. */
   readonly leave: Effect.Effect<void>
 }>()("lull/tailnet/Coordinator") {
+  /** On PostgreSQL, with all that it needs. Beside a `Provisioner`, which has all of it already: `layer` and `PeerStorePostgres.layer`. */
+  static readonly layerPostgres = (
+    options: Options & PostgresLink.Options & DoorOptions
+  ): Layer.Layer<Services, InvalidDatabaseUrl> =>
+    Coordinator.layer(options).pipe(
+      Layer.provideMerge(PeerStorePostgres.layer),
+      Layer.provideMerge(Notifications.layerPostgres),
+      Layer.provideMerge(Database.layerPostgres(options)),
+      Layer.provideMerge(Base)
+    )
+
+  /** In memory, behind a scripted outage: for tests on `TestClock`. */
+  static readonly layerMemory = (
+    options: Options & DoorOptions & { readonly outage?: Outage | undefined } = {}
+  ): Layer.Layer<Services> =>
+    Coordinator.layer(options).pipe(
+      Layer.provideMerge(PeerStoreMemory.layer),
+      Layer.provide(PeerStoreMemory.PeerTable.layer),
+      Layer.provideMerge(Notifications.layerMemory),
+      Layer.provideMerge(Database.layerScripted(options.outage ?? none, options)),
+      Layer.provideMerge(Base)
+    )
+
+  /** On whatever store is given. */
   static readonly layer = (
     options: Options = {}
   ): Layer.Layer<
@@ -89,6 +119,19 @@ export class Coordinator extends Context.Service<Coordinator, {
     Availability | Loops | Notifications | PeerStore | Replica | SecureRandom
   > => Layer.effect(Coordinator, make(options))
 }
+
+/** All that the layers give, for those who want a part. */
+export type Services =
+  | Coordinator
+  | PeerStore
+  | Notifications
+  | Database
+  | Availability
+  | Loops
+  | Replica
+  | SecureRandom
+
+const Base = Layer.mergeAll(Loops.layer, Replica.layer).pipe(Layer.provideMerge(layerWebCrypto))
 
 const make = Effect.fnUntraced(function*(options: Options) {
   const availability = yield* Availability
