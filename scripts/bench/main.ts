@@ -16,7 +16,7 @@
  *
  * `npm run bench -- tailnet`: an update on its way beside a bare WebSocket, and beside a bare NOTIFY; many peers.
  *
- *     npm run bench -- tailnet [--only same|other|rows|scale|recovery] [--runs 3] [--json]
+ *     npm run bench -- tailnet [--only same|other|rows|scale|recovery|failover] [--runs 3] [--json]
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect } from "effect"
@@ -219,6 +219,16 @@ const tailnet: ReadonlyArray<Comparison> = [
     what: "recovery",
     candidates: ["1000", "3000", "10000"].map((peers) => ofTailnet(`${peers} peers`, "recovery", peers)),
     figures: [["recoverySeconds", "s until all know all"], ["statements", "statements for it"]]
+  },
+  {
+    what: "failover",
+    candidates: ["1000", "3000"].map((peers) => ofTailnet(`${peers} peers`, "failover", peers)),
+    figures: [
+      ["backSeconds", "s until all are on the other replica"],
+      ["wholeSeconds", "s until all know all"],
+      ["dials", "dials"],
+      ["busiestSecond", "in the busiest second"]
+    ]
   }
 ]
 
@@ -237,6 +247,9 @@ const subjects: Readonly<Record<string, ReadonlyArray<Comparison>>> = {
   ]
 }
 
+/** Of these the candidates are the same with more peers: there is nothing to divide by. */
+const growing = new Set(["scale", "recovery", "failover"])
+
 const chosen = (subjects[subject ?? ""] ?? []).filter(({ what }) =>
   flags.only === undefined || what.split(",")[0] === flags.only
 )
@@ -247,7 +260,7 @@ if (chosen.length === 0) {
   process.stderr.write(`usage: ${usages.join("\n       ")}\n`)
   process.exit(2)
 }
-const runs = Number(flags.runs ?? (subject === "outage" || flags.only === "scale" || flags.only === "recovery" ? 1 : 3))
+const runs = Number(flags.runs ?? (subject === "outage" || growing.has(flags.only ?? "") ? 1 : 3))
 
 const median = (values: ReadonlyArray<number>) =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
@@ -313,7 +326,7 @@ const print = (results: ReadonlyArray<Effect.Success<ReturnType<typeof compare>>
         const shown = value >= 100 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 100) / 100)
         return Number.isNaN(value) ?
           "–" :
-          subject === "outage" || what === "scale" || what === "recovery" || medians[0]?.name === name
+          subject === "outage" || growing.has(what) || medians[0]?.name === name
           ? shown
           : `${shown} (the first ÷ this = ${ratio.toFixed(2)})`
       })

@@ -5,8 +5,10 @@
  *     node scripts/bench/tailnet.ts latency same|other|echo|relay UPDATES
  *     node scripts/bench/tailnet.ts scale PEERS
  *     node scripts/bench/tailnet.ts recovery PEERS
+ *     node scripts/bench/tailnet.ts failover PEERS
  *     node scripts/bench/tailnet.ts rows lull|raw PEERS
  */
+import { failover } from "./tailnet/failover.ts"
 import { latency } from "./tailnet/latency.ts"
 import { endAll } from "./tailnet/processes.ts"
 import { recovery } from "./tailnet/recovery.ts"
@@ -23,6 +25,8 @@ const measure = () => {
       return scale(Number(which))
     case "recovery":
       return recovery(Number(which))
+    case "failover":
+      return failover(Number(which))
     case "rows":
       return rows(which, Number(amount))
     default:

@@ -28,6 +28,7 @@ import { PeerStore, topics } from "./PeerStore.ts"
 import * as PeerStoreMemory from "./PeerStoreMemory.ts"
 import * as PeerStorePostgres from "./PeerStorePostgres.ts"
 import type { Hello, RelayRegion } from "./Protocol.ts"
+import * as ReconnectSpread from "./ReconnectSpread.ts"
 import * as ResumeToken from "./ResumeToken.ts"
 
 export interface Options {
@@ -35,7 +36,7 @@ export interface Options {
   readonly lease?: Duration.Input | undefined
   /** One that said that it ends: its peers are on their way. Default 20 seconds. */
   readonly leavingLease?: Duration.Input | undefined
-  /** Peers are told to go elsewhere within so long, spread evenly, when this replica ends. Default 5 seconds. */
+  /** Peers are told to go elsewhere within so long, spread evenly, when this replica ends. Default 5 seconds, or more for thousands. */
   readonly spread?: Duration.Input | undefined
   /** Handed to each peer. Default none. */
   readonly relays?: ReadonlyArray<RelayRegion> | undefined
@@ -142,7 +143,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const store = yield* PeerStore
   const lease = Duration.toMillis(options.lease ?? Duration.seconds(6))
   const leavingLease = Duration.toMillis(options.leavingLease ?? Duration.seconds(20))
-  const spread = Duration.toMillis(options.spread ?? Duration.seconds(5))
   const state = new CoordinatorState(replica.id)
   const sessions = new Set<Opened>()
   let signingKey: string | undefined
@@ -351,6 +351,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
     if (isLeaving) return
     isLeaving = true
     const leaving = [...sessions]
+    const spread = options.spread === undefined
+      ? Math.max(5_000, ReconnectSpread.millisFor(leaving.length))
+      : Duration.toMillis(options.spread)
     for (const [at, session] of leaving.entries()) {
       const share = (at + (yield* Random.next)) / leaving.length
       session.end({ _tag: "GoingAway", retryAfterMillis: Math.round(share * spread) })

@@ -55,12 +55,14 @@ export type Event =
     /** The coordinator sends something at least so often, and expects as much. */
     readonly keepAliveSeconds: number
     readonly replica: string
+    readonly reconnectSpreadMillis?: number
   }
   | { readonly type: "updates"; readonly updates: ReadonlyArray<PeerUpdate> }
   | { readonly type: "relayMap"; readonly regions: ReadonlyArray<RelayRegion> }
   /** This replica ends: connect to another, after so long. */
   | { readonly type: "goingAway"; readonly retryAfterMillis: number }
-  | { readonly type: "ping" }
+  /** Also says how long it would take the other replicas to admit all peers that are here; see `ReconnectSpread`. */
+  | { readonly type: "ping"; readonly reconnectSpreadMillis?: number }
   | { readonly type: "error"; readonly code: RefusalCode; readonly detail: string }
 
 /** Why a session is closed: the code of the WebSocket's close, and of the error before it. */

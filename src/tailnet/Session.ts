@@ -10,6 +10,7 @@ import { type ConnectionClosed, type CoordinatorConnection, Refused } from "./Co
 import { Coordinator, type Next, type PeerSession } from "./Coordinator.ts"
 import { limits } from "./Peer.ts"
 import * as Protocol from "./Protocol.ts"
+import * as ReconnectSpread from "./ReconnectSpread.ts"
 
 export interface Options {
   /** Something is sent at least so often. Who sends nothing for two and a half times as long is gone. Default 15 seconds. */
@@ -52,6 +53,8 @@ class Live {
   readonly patienceMillis: number
   heardAt: number
   sentAt: number
+  /** What the peer was told last of how far the peers here have to spread. */
+  spreadMillis = 0
   /** A message is under way that the peer has not taken. */
   sendingSince: number | undefined
   /** The peer said that it goes. */
@@ -100,24 +103,26 @@ const hello = Effect.fnUntraced(function*(live: Live, coordinator: Context.Servi
 
 const converse = Effect.fnUntraced(function*(
   live: Live,
-  { relays }: Context.Service.Shape<typeof Coordinator>,
+  coordinator: Context.Service.Shape<typeof Coordinator>,
   session: PeerSession,
   replica: string,
   others: ReadonlyArray<Protocol.Request>
 ) {
+  live.spreadMillis = ReconnectSpread.millisFor(coordinator.peers())
   yield* live.send({
     type: "welcome",
     session: session.id,
     ...(session.resume === undefined ? {} : { resume: session.resume }),
     keepAliveSeconds: live.keepAliveMillis / 1_000,
-    replica
+    replica,
+    ...(live.spreadMillis === 0 ? {} : { reconnectSpreadMillis: live.spreadMillis })
   })
-  if (relays.length > 0) yield* live.send({ type: "relayMap", regions: relays })
-  return yield* Effect.raceAllFirst([tell(live, session), watch(live), listen(live, session, others)])
+  if (coordinator.relays.length > 0) yield* live.send({ type: "relayMap", regions: coordinator.relays })
+  return yield* Effect.raceAllFirst([tell(live, session), watch(live, coordinator), listen(live, session, others)])
 })
 
 /** One timer for all that can take too long, and none for each message. */
-const watch = Effect.fnUntraced(function*(live: Live) {
+const watch = Effect.fnUntraced(function*(live: Live, coordinator: Context.Service.Shape<typeof Coordinator>) {
   const checkMillis = Math.min(live.keepAliveMillis / 3, live.patienceMillis / 2)
   while (true) {
     yield* Effect.sleep(checkMillis)
@@ -129,7 +134,11 @@ const watch = Effect.fnUntraced(function*(live: Live) {
     if (now - live.heardAt >= 2.5 * live.keepAliveMillis) {
       return yield* new Refused({ code: "silent", detail: "nothing was heard of it" })
     }
-    if (now - live.sentAt >= live.keepAliveMillis - checkMillis) yield* live.send({ type: "ping" })
+    const spreadMillis = ReconnectSpread.millisFor(coordinator.peers())
+    if (now - live.sentAt >= live.keepAliveMillis - checkMillis || spreadMillis > 2 * live.spreadMillis) {
+      live.spreadMillis = spreadMillis
+      yield* live.send({ type: "ping", ...(spreadMillis === 0 ? {} : { reconnectSpreadMillis: spreadMillis }) })
+    }
   }
 })
 

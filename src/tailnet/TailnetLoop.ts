@@ -16,6 +16,7 @@ import {
   Exit,
   Latch,
   PubSub,
+  Random,
   Schedule,
   type Scope,
   Stream,
@@ -110,6 +111,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   let resume: string | undefined
   let turn = 0
   let replica: string | undefined
+  /** Of the last welcome or ping of a session, until the delay after it. */
+  let spreadMillis = 0
   /** What this session has said; what differs from what is wanted is to be said. */
   let said: { node: Node | undefined; readonly tunnels: Set<PeerId> } = { node: undefined, tunnels: new Set() }
   const ready: Array<PeerId> = []
@@ -160,6 +163,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
             case "updates":
               return apply(message.updates)
             case "ping":
+              spreadMillis = message.reconnectSpreadMillis ?? 0
               return connection.send({ type: "pong" })
             case "goingAway":
               return Effect.fail(new GoingAway({ retryAfter: Duration.millis(message.retryAfterMillis) }))
@@ -224,6 +228,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     }
     resume = welcome.resume ?? resume
     replica = welcome.replica
+    spreadMillis = welcome.reconnectSpreadMillis ?? 0
     const silence = Duration.seconds(welcome.keepAliveSeconds * 2.5)
     let heardAt = yield* Clock.currentTimeMillis
     // What came beside the welcome comes first.
@@ -250,6 +255,18 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       replica = undefined
     }))
   )
+
+  /**
+   * Exponential; but who goes away says when to come back, and of the many whose session broke at once each first waits for a part
+   * of the time that the replica had said they need.
+   */
+  const policy = Schedule.modifyDelay(backoff, ({ duration, input }) => {
+    const spread = spreadMillis
+    spreadMillis = 0
+    const after = retryAfter(input)
+    if (after !== undefined || spread === 0) return Effect.succeed(after ?? duration)
+    return Effect.map(Random.next, (random) => Duration.sum(duration, Duration.millis(random * spread)))
+  })
 
   const loop = yield* ControlLoop.make({
     name: options.name ?? "tailnet",
@@ -296,11 +313,6 @@ export const make = Effect.fnUntraced(function*(options: Options) {
 })
 
 const backoff: Schedule.Schedule<Duration.Duration, Cause.Cause<SessionError>> = Backoff.session
-/** Exponential; but who goes away says when to come back. */
-const policy = Schedule.modifyDelay(
-  backoff,
-  ({ duration, input }) => Effect.succeed(retryAfter(input) ?? duration)
-)
 
 const retryAfter = (cause: Cause.Cause<SessionError>): Duration.Duration | undefined => {
   for (const reason of cause.reasons) {

@@ -148,6 +148,30 @@ describe("a session at the coordinator", () => {
       assert.deepStrictEqual(three.knows(2)?.node, node(20))
     }).pipe(Effect.scoped))
 
+  it.effect("says over how long the peers here would have to spread, and again when they have become many more", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld
+      const a = yield* world.replica("a")
+      const spreadOf = (events: ReadonlyArray<Event>) =>
+        events.flatMap((event) =>
+          event.type === "welcome" || event.type === "ping" ? [event.reconnectSpreadMillis] : []
+        )
+      const join = Effect.fnUntraced(function*(number: number) {
+        const connection = yield* dial(a.transport)
+        yield* connection.send(hello(number))
+        yield* settle
+        return connection
+      })
+      const first = yield* join(1)
+      assert.deepStrictEqual(spreadOf(first.received), [undefined])
+      for (let number = 2; number < 20; number++) yield* join(number)
+      const last = yield* join(20)
+      assert.deepStrictEqual(spreadOf(last.received), [100])
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(spreadOf(first.received), [undefined, 100])
+      assert.deepStrictEqual(spreadOf(last.received), [100])
+    }).pipe(Effect.scoped))
+
   it.effect("more tunnels than a peer may have are refused", () =>
     Effect.gen(function*() {
       const world = yield* makeWorld

@@ -227,6 +227,37 @@ describe("TailnetLoop", () => {
     }).pipe(Effect.scoped, Effect.provide(layer))
   })
 
+  it.effect("of many whose coordinator vanishes none waits longer than it had said, and they do not dial at once", () =>
+    Effect.gen(function*() {
+      const { dials, transport } = scripted((connection, dial) =>
+        dial > 100
+          ? Effect.andThen(connection.send(welcome), drain(connection))
+          : connection.send({ ...welcome, reconnectSpreadMillis: 60_000 }).pipe(
+            Effect.andThen(Effect.sleep("1 second")),
+            Effect.andThen(connection.send({ type: "ping", reconnectSpreadMillis: 10_000 })),
+            Effect.andThen(Effect.sleep("30 seconds")),
+            Effect.andThen(connection.close(1006, "killed"))
+          )
+      )
+      yield* Effect.forEach(
+        Array.from({ length: 100 }, (_, at) => at),
+        (at) =>
+          Effect.flatMap(
+            TailnetLoop.make({ peer: uuid(at), transports: [transport] }),
+            ({ run }) => Effect.forkScoped(run)
+          )
+      )
+      yield* TestClock.adjust("31 seconds")
+      assert.strictEqual(dials.length, 100)
+      yield* TestClock.adjust("11 seconds")
+      assert.strictEqual(dials.length, 200)
+      const again = dials.slice(100).map((at) => at - 31_000)
+      assert.isAtMost(Math.max(...again), 10_050)
+      const inSecond = (second: number) => again.filter((at) => Math.floor(at / 1_000) === second).length
+      // Ten are to be expected.
+      for (let second = 0; second < 10; second++) assert.isAtMost(inSecond(second), 35)
+    }).pipe(Effect.scoped, Effect.provide(Logger.layer([]))))
+
   it.effect("dials several in turn, and has all its tunnels back with another", () =>
     Effect.gen(function*() {
       const world = yield* makeWorld

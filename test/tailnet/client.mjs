@@ -5,6 +5,7 @@ const known = new Map()
 let resume
 let delay = 50
 let leaving = false
+let spread = 0
 let socket
 
 const node = {
@@ -37,6 +38,7 @@ const connect = () => {
   socket.onmessage = ({ data }) => {
     const message = JSON.parse(data)
     heard(15)
+    if (message.type === "welcome" || message.type === "ping") spread = message.reconnectSpreadMillis ?? 0
     if (message.type === "welcome") {
       resume = message.resume
       stable = setTimeout(() => delay = 50, 30_000)
@@ -51,7 +53,8 @@ const connect = () => {
     clearTimeout(silence)
     clearTimeout(stable)
     if (leaving) process.exit(0)
-    setTimeout(connect, retryAfter ?? delay * (1 - Math.random() / 5))
+    setTimeout(connect, retryAfter ?? delay * (1 - Math.random() / 5) + spread * Math.random())
+    spread = 0
     delay = Math.min(delay * 2, 10_000)
   }
 }
