@@ -48,7 +48,9 @@ export type End =
   | { readonly _tag: "GoingAway"; readonly retryAfterMillis: number }
 
 /** What a session has to do next. */
-export type Next = { readonly _tag: "Updates"; readonly updates: ReadonlyArray<PeerUpdate> } | End
+export type Next =
+  | { readonly _tag: "Updates"; readonly updates: ReadonlyArray<PeerUpdate>; readonly isSynced: boolean }
+  | End
 
 /** A peer's session with this replica. */
 export interface PeerSession {
@@ -241,6 +243,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       noteReplicas(mappings.rows.map(([, mapping]) => mapping.replica), now)
       state.readMappings(new Set(peers), mappings.rows)
     }
+    state.noteRead()
   })
 
   const read = Effect.gen(function*() {
@@ -383,9 +386,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
     #take(): Effect.Effect<Next> {
       if (this.#end !== undefined) return Effect.succeed(this.#end)
-      const updates = state.take(this, updatesAtOnce)
-      if (updates.length < updatesAtOnce) this.#something.closeUnsafe()
-      return updates.length > 0 ? Effect.succeed({ _tag: "Updates", updates }) : this.next
+      const { isAll, isSynced, updates } = state.take(this, updatesAtOnce)
+      if (isAll) this.#something.closeUnsafe()
+      return updates.length > 0 || isSynced ? Effect.succeed({ _tag: "Updates", updates, isSynced }) : this.next
     }
 
     onUpdates() {

@@ -37,9 +37,20 @@ interface LocalPeer {
   outbox: Set<PeerId> | undefined
   /** Who is ready for a handshake. */
   ready: Set<PeerId> | undefined
+  /** Whether it has been said that all that is known was said: it cannot be before the database was asked. */
+  synced: "notYet" | "due" | "said"
 }
 
 type Told = Node | "lost" | "gone"
+
+/** What a session has to send. */
+export interface Taken {
+  readonly updates: ReadonlyArray<PeerUpdate>
+  /** With these, all that is known has been said: whom the peer remembers beside them is gone. */
+  readonly isSynced: boolean
+  /** There is no more now. */
+  readonly isAll: boolean
+}
 
 /** A row to be written for a peer of this replica. `undefined`: it has disconnected, and has none. */
 export type PeerRow = Omit<Mapping, "replica"> | undefined
@@ -60,6 +71,8 @@ export class CoordinatorState {
   readonly #partners = new Map<PeerId, Map<PeerId, number>>()
   readonly #remote = new Map<PeerId, ReadonlyArray<Mapping>>()
   readonly #silent = new Set<string>()
+  /** Peers here whose tunnels have been read, and what is at the other ends perhaps not yet. */
+  readonly #syncing = new Set<PeerId>()
 
   /**
    * The database may just have lost what others wrote, as in a failover, and they have not written it again yet: that somebody is
@@ -103,7 +116,8 @@ export class CoordinatorState {
       node: wanted.node ?? before?.node,
       told: new Map(),
       outbox: undefined,
-      ready: undefined
+      ready: undefined,
+      synced: "notYet"
     }
     this.#local.set(session.peer, peer)
     this.dirtyPeers.set(session.peer, { node: peer.node, isLost: false })
@@ -184,23 +198,25 @@ export class CoordinatorState {
   }
 
   /** What is to be sent to a session now; nothing if it is not its peer's any more. */
-  take(session: Session, most: number): ReadonlyArray<PeerUpdate> {
+  take(session: Session, most: number): Taken {
     const local = this.#local.get(session.peer)
-    if (local?.session !== session) return []
+    if (local?.session !== session) return { updates: [], isSynced: false, isAll: true }
     const updates: Array<PeerUpdate> = []
     for (const partner of local.outbox ?? []) {
-      if (updates.length >= most) return updates
+      if (updates.length >= most) return { updates, isSynced: false, isAll: false }
       updates.push(updateOf(partner, local.told.get(partner)))
       local.outbox?.delete(partner)
     }
     local.outbox = undefined
     for (const peer of local.ready ?? []) {
-      if (updates.length >= most) return updates
+      if (updates.length >= most) return { updates, isSynced: false, isAll: false }
       updates.push({ peer, kind: "readyForHandshake" })
       local.ready?.delete(peer)
     }
     local.ready = undefined
-    return updates
+    const isSynced = local.synced === "due"
+    if (isSynced) local.synced = "said"
+    return { updates, isSynced, isAll: true }
   }
 
   // --- what the database says
@@ -239,7 +255,9 @@ export class CoordinatorState {
       froms.add(from)
     }
     for (const peer of peers) {
-      if (!this.#local.has(peer)) continue
+      const local = this.#local.get(peer)
+      if (local === undefined) continue
+      if (local.synced === "notYet" && !this.isDoubtful) this.#syncing.add(peer)
       const found = seen.get(peer) ?? new Set<PeerId>()
       // What a peer here opened itself it knows best; the database is asked for what others opened to it.
       for (const partner of this.isDoubtful ? [] : this.#partnersOf(peer)) {
@@ -285,8 +303,20 @@ export class CoordinatorState {
       if (!this.#local.has(peer) && unwritten !== undefined) mappings.push({ ...unwritten, replica: this.replica })
       if (mappings.length === 0) this.#remote.delete(peer)
       else this.#remote.set(peer, mappings)
-      this.#tellPartnersOf(peer, !this.isDoubtful)
+      this.#tellPartnersOf(peer)
     }
+  }
+
+  /** Something was read. When nothing is left to be, sessions that wait for it can be told that they know all. */
+  noteRead(): void {
+    if (this.unread.size + this.unreadTunnels.size > 0 || this.isDoubtful) return
+    for (const peer of this.#syncing) {
+      const local = this.#local.get(peer)
+      if (local?.synced !== "notYet") continue
+      local.synced = "due"
+      local.session.onUpdates()
+    }
+    this.#syncing.clear()
   }
 
   /** Which replicas were not heard of for so long that their peers are lost. */
@@ -316,16 +346,12 @@ export class CoordinatorState {
     return best?.isLost === true ? "lost" : best?.node
   }
 
-  /** `isRead`: the database was asked, and so it is a fact if there is nobody. */
-  #tell(observer: LocalPeer, subject: PeerId, isRead = false): void {
-    const ends = this.#ends(observer.session.peer, subject)
-    const isPartner = ends !== 0
+  #tell(observer: LocalPeer, subject: PeerId): void {
+    const isPartner = this.#ends(observer.session.peer, subject) !== 0
     const now = isPartner ? this.#best(subject) : undefined
     const before = observer.told.get(subject)
     if (now === undefined) {
-      // Of a peer that it wants a session has to know that it is not there, as it may remember it from a session before.
-      const isWanted = isRead && (ends & outgoing) !== 0 && !this.#local.has(subject)
-      if (before === undefined ? !isWanted : before === "gone") return
+      if (before === undefined || before === "gone") return
       if (isPartner) observer.told.set(subject, "gone")
       else observer.told.delete(subject)
     } else {
@@ -337,10 +363,10 @@ export class CoordinatorState {
     observer.session.onUpdates()
   }
 
-  #tellPartnersOf(subject: PeerId, isRead = false): void {
+  #tellPartnersOf(subject: PeerId): void {
     for (const partner of this.#partnersOf(subject)) {
       const local = this.#local.get(partner)
-      if (local !== undefined) this.#tell(local, subject, isRead)
+      if (local !== undefined) this.#tell(local, subject)
     }
   }
 

@@ -58,6 +58,8 @@ export type Event =
     readonly reconnectSpreadMillis?: number
   }
   | { readonly type: "updates"; readonly updates: ReadonlyArray<PeerUpdate> }
+  /** All that is known was said in this session: whom the peer remembers beside that is gone. Said once, when the database was asked. */
+  | { readonly type: "synced" }
   | { readonly type: "relayMap"; readonly regions: ReadonlyArray<RelayRegion> }
   /** This replica ends: connect to another, after so long. */
   | { readonly type: "goingAway"; readonly retryAfterMillis: number }
@@ -94,7 +96,7 @@ export const decodeRequest = (text: string): Result.Result<Request, string> => {
 
 export const encode = (message: Request | Event): string => JSON.stringify(message)
 
-const events = new Set(["welcome", "updates", "relayMap", "goingAway", "ping", "error"])
+const events = new Set(["welcome", "updates", "synced", "relayMap", "goingAway", "ping", "error"])
 
 /** A frame of the coordinator; `undefined` for one of a later version, which is ignored. */
 export const decodeEvent = (text: string): Event | undefined => {

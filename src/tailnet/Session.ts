@@ -148,7 +148,7 @@ const tell = (live: Live, session: PeerSession) =>
 const tellNext = (live: Live, next: Next): Effect.Effect<void, ConnectionClosed | Refused> => {
   switch (next._tag) {
     case "Updates":
-      return live.send({ type: "updates", updates: next.updates })
+      return tellUpdates(live, next)
     case "Replaced":
       return Effect.fail(new Refused({ code: "replaced", detail: "a newer session of the same peer replaced it" }))
     case "GoingAway":
@@ -157,6 +157,13 @@ const tellNext = (live: Live, next: Next): Effect.Effect<void, ConnectionClosed 
         Effect.fail(new Refused({ code: "goingAway", detail: "this replica ends" }))
       )
   }
+}
+
+const tellUpdates = (live: Live, { isSynced, updates }: Extract<Next, { _tag: "Updates" }>) => {
+  if (!isSynced) return live.send({ type: "updates", updates })
+  return updates.length === 0
+    ? live.send({ type: "synced" })
+    : Effect.andThen(live.send({ type: "updates", updates }), live.send({ type: "synced" }))
 }
 
 /** Until the peer says that it goes. It is alive by what it sends, and nothing else. */

@@ -90,6 +90,7 @@ export interface TailnetLoop {
   readonly replica: () => string | undefined
   readonly setNode: (node: Node) => Effect.Effect<void>
   readonly addTunnel: (to: PeerId) => Effect.Effect<void>
+  /** Whoever is at its other end is forgotten when the coordinator says so: it may have a tunnel of its own to here. */
   readonly removeTunnel: (to: PeerId) => Effect.Effect<void>
   /** Tells the other end of a tunnel that this one is set up. Of use now or never: it is not kept through a reconnect. */
   readonly readyForHandshake: (to: PeerId) => Effect.Effect<void>
@@ -111,6 +112,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   let resume: string | undefined
   let turn = 0
   let replica: string | undefined
+  /** Of whom this session has said something, until it has said all. */
+  let mentioned: Set<PeerId> | undefined
   /** Of the last welcome or ping of a session, until the delay after it. */
   let spreadMillis = 0
   /** What this session has said; what differs from what is wanted is to be said. */
@@ -120,6 +123,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   const something = Latch.makeUnsafe(false)
 
   const apply = Effect.fnUntraced(function*(updates: ReadonlyArray<PeerUpdate>) {
+    for (const { kind, peer } of updates) if (kind === "node" || kind === "lost") mentioned?.add(peer)
     yield* SubscriptionRef.update(peers, (known) => {
       const next = new Map(known)
       for (const update of updates) {
@@ -131,6 +135,18 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       return next
     })
     yield* PubSub.publishAll(events, updates)
+  })
+
+  /** The session has said all: who was known from one before, and is not any more, has gone meanwhile. */
+  const forgetOthers = Effect.suspend(() => {
+    const still = mentioned
+    mentioned = undefined
+    const gone = still === undefined
+      ? []
+      : [...SubscriptionRef.getUnsafe(peers).keys()].filter((peer) => !still.has(peer))
+    return gone.length === 0
+      ? Effect.void
+      : apply(gone.map((peer) => ({ peer, kind: "disconnected", reason: "it is not there, or there is no tunnel" })))
   })
 
   const say = (connection: PeerConnection) =>
@@ -162,6 +178,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
           switch (message.type) {
             case "updates":
               return apply(message.updates)
+            case "synced":
+              return forgetOthers
             case "ping":
               spreadMillis = message.reconnectSpreadMillis ?? 0
               return connection.send({ type: "pong" })
@@ -228,6 +246,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     }
     resume = welcome.resume ?? resume
     replica = welcome.replica
+    mentioned = new Set()
     spreadMillis = welcome.reconnectSpreadMillis ?? 0
     const silence = Duration.seconds(welcome.keepAliveSeconds * 2.5)
     let heardAt = yield* Clock.currentTimeMillis
@@ -295,15 +314,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         node = next
       }),
     addTunnel: (to) => change(() => void tunnels.add(to)),
-    removeTunnel: (to) =>
-      Effect.andThen(
-        change(() => void tunnels.delete(to)),
-        SubscriptionRef.update(peers, (known) => {
-          const next = new Map(known)
-          next.delete(to)
-          return next
-        })
-      ),
+    removeTunnel: (to) => change(() => void tunnels.delete(to)),
     readyForHandshake: (to) =>
       change(() => {
         if (ready.length < mostReady) ready.push(to)

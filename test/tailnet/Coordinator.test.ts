@@ -159,6 +159,65 @@ describe("Coordinator", () => {
       assert.deepStrictEqual(yield* one.heardKinds, ["node 2"])
     }).pipe(Effect.scoped))
 
+  it.effect("notifications are lost while a listener is away: nodes, tunnels, goodbyes; all is right when it is back", () =>
+    Effect.gen(function*() {
+      const world = yield* make
+      const a = yield* world.replica("a")
+      const b = yield* world.replica("b")
+      const one = yield* peer(1, [a.transport], { tunnels: [uuid(2), uuid(3)] })
+      const two = yield* peer(2, [b.transport])
+      const three = yield* peer(3, [b.transport])
+      const four = yield* peer(4, [b.transport], { tunnels: [uuid(1)] })
+      const five = yield* peer(5, [b.transport])
+      yield* TestClock.adjust("5 seconds")
+      yield* one.heard
+      yield* world.loseNotifications(true)
+      yield* two.setNode(node(20))
+      yield* three.leave
+      yield* four.removeTunnel(one.id)
+      yield* five.addTunnel(one.id)
+      yield* settle
+      assert.isEmpty(yield* one.heardKinds)
+      yield* world.loseNotifications(false)
+      yield* world.missed
+      yield* settle
+      assert.deepStrictEqual((yield* one.heardKinds).toSorted(), [
+        "disconnected 3",
+        "disconnected 4",
+        "node 2",
+        "node 5"
+      ])
+      assert.deepStrictEqual(one.knows(2)?.node, node(20))
+    }).pipe(Effect.scoped))
+
+  it.effect("whom a peer remembers and who has gone meanwhile is forgotten when the database was asked, and not before", () =>
+    Effect.gen(function*() {
+      const world = yield* make
+      const outage = Outage.make([{ kind: "refused", at: "20 seconds", for: "20 seconds" }])
+      const a = yield* world.replica("a", { outage })
+      const b = yield* world.replica("b")
+      const one = yield* peer(1, [a.transport])
+      const two = yield* peer(2, [b.transport], { tunnels: [uuid(1)] })
+      const three = yield* peer(3, [b.transport], { tunnels: [uuid(1)] })
+      yield* TestClock.adjust("5 seconds")
+      assert.isDefined(one.knows(2))
+      assert.isDefined(one.knows(3))
+      yield* one.heard
+      yield* a.unreachable(true)
+      yield* settle
+      yield* two.removeTunnel(one.id)
+      yield* TestClock.adjust("18 seconds")
+      yield* a.unreachable(false)
+      yield* TestClock.adjust("10 seconds")
+      assert.isDefined(one.replica())
+      assert.isDefined(one.knows(2))
+      assert.isEmpty(yield* one.heardKinds)
+      yield* TestClock.adjust("20 seconds")
+      assert.deepStrictEqual(yield* one.heardKinds, ["node 3", "disconnected 2"])
+      assert.isUndefined(one.knows(2))
+      assert.isDefined(three.knows(1))
+    }).pipe(Effect.scoped))
+
   it.effect("its own row is missing: it is there again before peers are written", () =>
     Effect.gen(function*() {
       const world = yield* make

@@ -234,6 +234,31 @@ describe("the tailnet of several replicas", () => {
   )
 
   test(
+    "listeners lose their connections again and again: each session ends on what is newest",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const two = yield* serve()
+      const a = yield* peer(61, [one.address], [62])
+      const b = yield* peer(62, [two.address])
+      yield* until(() => a.knows(62) !== undefined && b.knows(61) !== undefined)
+      for (let round = 1; round <= 10; round++) {
+        let ended = 0
+        while (ended === 0) {
+          const [row] = yield* server.execute(
+            "select count(pg_terminate_backend(pid))::int as ended from pg_stat_activity where query like 'LISTEN%'"
+          )
+          ended = Number(row?.["ended"])
+          yield* Effect.sleep("10 millis")
+        }
+        yield* a.setNode(node(61_000 + round))
+        yield* b.setNode(node(62_000 + round))
+        yield* Effect.sleep(20 * round)
+      }
+      yield* until(() => a.knows(62)?.node.asOf === 62_010 && b.knows(61)?.node.asOf === 61_010)
+    }).pipe(withSockets)
+  )
+
+  test(
     "a replica ends: its peers go elsewhere, and nobody sees them flap",
     Effect.gen(function*() {
       const one = yield* serve()

@@ -6,6 +6,7 @@ let resume
 let delay = 50
 let leaving = false
 let spread = 0
+let mentioned = new Set()
 let socket
 
 const node = {
@@ -18,6 +19,7 @@ const node = {
 }
 
 const apply = (update) => {
+  if (update.kind === "node" || update.kind === "lost") mentioned.add(update.peer)
   if (update.kind === "node") known.set(update.peer, { node: update.node, lost: false })
   if (update.kind === "lost" && known.has(update.peer)) known.get(update.peer).lost = true
   if (update.kind === "disconnected") known.delete(update.peer)
@@ -41,11 +43,15 @@ const connect = () => {
     if (message.type === "welcome" || message.type === "ping") spread = message.reconnectSpreadMillis ?? 0
     if (message.type === "welcome") {
       resume = message.resume
+      mentioned = new Set()
       stable = setTimeout(() => delay = 50, 30_000)
       console.log(JSON.stringify({ kind: "welcome" }))
     }
     if (message.type === "ping") send({ type: "pong" })
     if (message.type === "updates") message.updates.forEach(apply)
+    if (message.type === "synced") {
+      for (const gone of known.keys()) if (!mentioned.has(gone)) apply({ kind: "disconnected", peer: gone })
+    }
     if (message.type === "goingAway") retryAfter = message.retryAfterMillis
     if (message.type === "error" && message.code === "badResume") resume = undefined
   }
