@@ -3,10 +3,11 @@
  * so that help, checks and defaults cannot differ. All wrong values are found at once, a line for each; no line shows a
  * secret.
  */
-import { Config, Data, Duration, Effect, Option, Redacted, Result } from "effect"
+import { Config, Data, Duration, Effect, Option, Redacted, Result, Schema } from "effect"
 import { isAbsolute, resolve } from "node:path"
 import { parse as parseDatabaseUrl } from "./database/ConnectionUrl.ts"
 import { limits, type Tags } from "./provisioner/Job.ts"
+import { RelayRegion } from "./tailnet/Protocol.ts"
 
 export interface Listen {
   readonly host: string
@@ -37,6 +38,7 @@ export interface Settings {
   readonly logQuota: number
   readonly token: Redacted.Redacted<string> | undefined
   readonly peerToken: Redacted.Redacted<string> | undefined
+  readonly relayMap: ReadonlyArray<RelayRegion>
   readonly shutdownDeadline: Duration.Duration
 }
 
@@ -134,6 +136,14 @@ const readToken = (text: string | undefined): Result.Result<Redacted.Redacted<st
     ? ok(Redacted.make(text))
     : wrong("at least 16 printable characters without blanks")
 
+const decodeRelays = Schema.decodeUnknownResult(Schema.fromJsonString(Schema.Array(RelayRegion)))
+
+const readRelays = (text: string | undefined): Result.Result<ReadonlyArray<RelayRegion>, string> =>
+  Result.mapError(
+    decodeRelays(text ?? "[]"),
+    () => `JSON, as [{"id":1,"name":"europe","hosts":["relay.example:443"]}]`
+  )
+
 const table = {
   databaseUrl: row({
     name: "LULL_DATABASE_URL",
@@ -224,6 +234,12 @@ const table = {
     isSecret: true,
     read: readToken
   }),
+  relayMap: row({
+    name: "LULL_RELAY_MAP",
+    fallback: "none",
+    meaning: `relays that peers are told of: [{"id":1,"name":"europe","hosts":["relay.example:443"]}]`,
+    read: readRelays
+  }),
   shutdownDeadline: row({
     name: "LULL_SHUTDOWN_DEADLINE",
     fallback: "10 seconds",
@@ -288,6 +304,7 @@ export const read = (lookUp: (name: string) => string | undefined): Result.Resul
     logQuota: one(table.logQuota),
     token: one(table.token),
     peerToken: one(table.peerToken),
+    relayMap: one(table.relayMap),
     shutdownDeadline: one(table.shutdownDeadline)
   }
   if (values.listen !== undefined && !isLoopback(values.listen.host) && values.token === undefined) {
@@ -305,7 +322,7 @@ const isComplete = (values: { readonly [Key in keyof Values]: Values[Key] | unde
   values.listen !== undefined && values.dataDirectory !== undefined && values.workerTags !== undefined &&
   values.workerSlots !== undefined && values.databaseConnections !== undefined &&
   values.databasePrepare !== undefined && values.logLevel !== undefined && values.logQuota !== undefined &&
-  values.shutdownDeadline !== undefined
+  values.relayMap !== undefined && values.shutdownDeadline !== undefined
 
 /** From the environment, or whatever `ConfigProvider` is installed. */
 export const fromConfig: Effect.Effect<Settings, InvalidSettings> = Effect.gen(function*() {

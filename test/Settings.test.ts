@@ -20,12 +20,14 @@ describe("Settings", () => {
       LULL_WORKER_TAGS: "os=linux, size=a=b",
       LULL_DATABASE_PREPARE: "FALSE",
       LULL_LOG_FORMAT: "json",
+      LULL_RELAY_MAP: `[{"id":1,"name":"europe","hosts":["relay.example:443"]}]`,
       LULL_SHUTDOWN_DEADLINE: "1.5 minutes"
     }))
     assert.strictEqual(settings.databaseUrl && Redacted.value(settings.databaseUrl), "postgres://u:p@a,b/db")
     assert.deepStrictEqual(settings.listen, { host: "::1", port: 80 })
     assert.deepStrictEqual(settings.workerTags, { os: "linux", size: "a=b" })
     assert.isFalse(settings.databasePrepare)
+    assert.deepStrictEqual(settings.relayMap, [{ id: 1, name: "europe", hosts: ["relay.example:443"] }])
     assert.strictEqual(settings.logFormat, "json")
   })
 
@@ -40,6 +42,7 @@ describe("Settings", () => {
       LULL_TOKEN: "hush",
       LULL_SHUTDOWN_DEADLINE: "soon",
       LULL_DATABASE_PREPARE: "maybe",
+      LULL_RELAY_MAP: `[{"name":"europe"}]`,
       LULL_DATABASE_CONNECTIONS: "0"
     }
     const result = read(wrong)

@@ -113,7 +113,7 @@ const service = (settings: Settings, databaseUrl: Redacted.Redacted<string>) => 
     }, { host, port, gracefulShutdownTimeout: closeWithin, websocket: { maxPayload: limits.message } }))
   )
   return Layer.mergeAll(Http, ControlPlanePeer).pipe(
-    Layer.provideMerge(Coordinator.layer().pipe(Layer.provide(PeerStorePostgres.layer))),
+    Layer.provideMerge(Coordinator.layer({ relays: settings.relayMap }).pipe(Layer.provide(PeerStorePostgres.layer))),
     Layer.provideMerge(Provisioner.layerPostgres({
       url: databaseUrl,
       listenUrl: settings.databaseListenUrl,

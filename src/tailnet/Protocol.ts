@@ -39,12 +39,13 @@ export const Request = Schema.Union([
 ])
 export type Request = typeof Request.Type
 
-/** A region of relays, handed on as it was configured. */
-export interface RelayRegion {
-  readonly id: number
-  readonly name: string
-  readonly hosts: ReadonlyArray<string>
-}
+/** A region of relays, handed on as it was configured. A node says by `id` which it prefers. */
+export const RelayRegion = Schema.Struct({
+  id: Schema.Int,
+  name: Schema.String,
+  hosts: Schema.Array(Schema.String)
+})
+export type RelayRegion = typeof RelayRegion.Type
 
 export type Event =
   | {

@@ -86,6 +86,8 @@ export interface TailnetLoop {
   readonly peers: SubscriptionRef.SubscriptionRef<ReadonlyMap<PeerId, KnownPeer>>
   /** What is heard, from now on. A slow reader misses the oldest. */
   readonly events: Stream.Stream<PeerUpdate>
+  /** Where relays are, as the last coordinator had it. */
+  readonly relays: SubscriptionRef.SubscriptionRef<ReadonlyArray<Protocol.RelayRegion>>
   /** The replica that it has a session with now. */
   readonly replica: () => string | undefined
   readonly setNode: (node: Node) => Effect.Effect<void>
@@ -107,6 +109,7 @@ const mostReady = 1_000
 export const make = Effect.fnUntraced(function*(options: Options) {
   const peers = yield* SubscriptionRef.make<ReadonlyMap<PeerId, KnownPeer>>(new Map())
   const events = yield* PubSub.sliding<PeerUpdate>(keptEvents)
+  const relays = yield* SubscriptionRef.make<ReadonlyArray<Protocol.RelayRegion>>([])
   let node = options.node
   const tunnels = new Set(options.tunnels)
   let resume: string | undefined
@@ -178,6 +181,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
           switch (message.type) {
             case "updates":
               return apply(message.updates)
+            case "relayMap":
+              return SubscriptionRef.set(relays, message.regions)
             case "synced":
               return forgetOthers
             case "ping":
@@ -308,6 +313,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     counts: loop.counts,
     peers,
     events: Stream.fromPubSub(events),
+    relays,
     replica: () => replica,
     setNode: (next) =>
       change(() => {

@@ -287,6 +287,16 @@ describe("Coordinator", () => {
       assert.isTrue(a.coordinator.isSettled() && b.coordinator.isSettled())
     }).pipe(Effect.scoped))
 
+  it.effect("hands each peer the relays that it was given", () =>
+    Effect.gen(function*() {
+      const world = yield* make
+      const relays = [{ id: 1, name: "europe", hosts: ["relay.example:443"] }]
+      const a = yield* world.replica("a", { coordinator: { relays } })
+      const one = yield* peer(1, [a.transport])
+      yield* settle
+      assert.deepStrictEqual(SubscriptionRef.getUnsafe(one.relays), relays)
+    }).pipe(Effect.scoped))
+
   it.effect("ready for a handshake is told, here and across replicas, where there is a tunnel", () =>
     Effect.gen(function*() {
       const world = yield* make

@@ -306,7 +306,12 @@ describe("the tailnet of several replicas", () => {
     Effect.gen(function*() {
       const token = "a-token-for-everything"
       const peerToken = "a-token-for-peers-only"
-      const one = yield* serve({ LULL_TOKEN: token, LULL_PEER_TOKEN: peerToken })
+      const relays = [{ id: 1, name: "europe", hosts: ["relay.example:443"] }]
+      const one = yield* serve({
+        LULL_TOKEN: token,
+        LULL_PEER_TOKEN: peerToken,
+        LULL_RELAY_MAP: JSON.stringify(relays)
+      })
       const dial = (given: string | undefined) =>
         Effect.flatMap(
           Transports.webSocket({ address: one.address, token: given }),
@@ -316,6 +321,13 @@ describe("the tailnet of several replicas", () => {
       assert.isTrue(Exit.isFailure(yield* dial("something-else-entirely")))
       assert.isTrue(Exit.isSuccess(yield* dial(token)))
       assert.isTrue(Exit.isSuccess(yield* dial(peerToken)))
+      const loop = yield* TailnetLoop.make({
+        peer: uuid(71),
+        transports: [yield* Transports.webSocket({ address: one.address, token: peerToken })]
+      })
+      yield* Effect.forkScoped(loop.run)
+      yield* until(() => SubscriptionRef.getUnsafe(loop.relays).length > 0)
+      assert.deepStrictEqual(SubscriptionRef.getUnsafe(loop.relays), relays)
       const { status } = yield* Effect.promise(() =>
         fetch(`${one.address}/api/v1/jobs`, { headers: { authorization: `Bearer ${peerToken}` } })
       )
