@@ -3,27 +3,11 @@ import { spawnSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import { afterAll } from "vitest"
+import { examplesOf, readPage, root, runExample as run } from "../support/documents.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
-const page = readFileSync(join(root, "docs/logging.md"), "utf8")
-const examples = [...page.matchAll(/^```ts\n(.*?)^```/gms)].map(([, code = ""]) => code)
-
-/** Runs a program as an application would have it, but with the sources in the place of the package. */
-const run = (code: string) => {
-  // Below the project, so that `effect` is found.
-  const directory = mkdtempSync(join(root, "test", ".docs-"))
-  try {
-    const file = join(directory, "example.ts")
-    writeFileSync(file, code.replaceAll("\"lull/logging\"", JSON.stringify(join(root, "src/logging/index.ts"))))
-    const { status, stderr, stdout } = spawnSync(process.execPath, [file], { encoding: "utf8", timeout: 60_000 })
-    assert.strictEqual(status, 0, stderr)
-    return stdout.trim().split("\n")
-  } finally {
-    rmSync(directory, { recursive: true, force: true })
-  }
-}
+const page = readPage("docs/logging.md")
+const examples = examplesOf(page, "ts")
 
 const imports = `import { DedupLogger, StateLog } from "lull/logging"
 import { Effect, Layer, Logger, Schedule } from "effect"
@@ -68,9 +52,7 @@ Effect.runPromise(Effect.provide(program, DedupLogger.layer().pipe(Layer.provide
   }, 60_000)
 })
 
-const blocks = (language: string) =>
-  [...page.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "gms"))].map(([, text = ""]) => text)
-const shell = blocks("sh")
+const shell = examplesOf(page, "sh")
 
 describe("the shell examples of docs/logging.md", () => {
   const directory = mkdtempSync(join(tmpdir(), "lull-docs-"))
@@ -102,7 +84,8 @@ describe("the shell examples of docs/logging.md", () => {
   }, 60_000)
 
   it("a systemd unit: the status is the program's", () => {
-    const [, options = "", command = ""] = /^ExecStart=\/bin\/bash (.*) -c '(.*)'$/m.exec(blocks("ini")[0] ?? "") ?? []
+    const [, options = "", command = ""] =
+      /^ExecStart=\/bin\/bash (.*) -c '(.*)'$/m.exec(examplesOf(page, "ini")[0] ?? "") ?? []
     const { status, stdout } = sh(command.replaceAll("/usr/bin/program", "program"), ...options.split(" "))
     isFiltered(stdout)
     assert.strictEqual(status, 3)
