@@ -24,7 +24,7 @@ import { Loops } from "../loop/Loops.ts"
 import { none, type Outage } from "../testing/Outage.ts"
 import { CoordinatorState, type Session } from "./CoordinatorState.ts"
 import { limits, type Node, type PeerId, type PeerUpdate } from "./Peer.ts"
-import { PeerStore, topics } from "./PeerStore.ts"
+import { forgetAfterHours, PeerStore, topics } from "./PeerStore.ts"
 import * as PeerStoreMemory from "./PeerStoreMemory.ts"
 import * as PeerStorePostgres from "./PeerStorePostgres.ts"
 import type { Hello, RelayRegion } from "./Protocol.ts"
@@ -65,7 +65,7 @@ export interface PeerSession {
   readonly removeTunnel: (to: PeerId) => void
   readonly ready: (to: PeerId) => void
   /** It is over. `isGraceful`: the peer said that it goes. */
-  readonly close: (isGraceful: boolean) => void
+  readonly close: (isGraceful: boolean) => Effect.Effect<void>
 }
 
 /** Updates in one message. */
@@ -76,6 +76,7 @@ const rowsAtOnce = 1_000
 
 const checkEvery = Duration.seconds(2)
 const forgetEvery = Duration.hours(1)
+const forgetReplicaAfter = Duration.hours(2 * forgetAfterHours)
 
 export class Coordinator extends Context.Service<Coordinator, {
   /** Admits a peer, also while the database is away. */
@@ -275,8 +276,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
       else heard.set(id, { beat, at: now, isLeaving })
     }
     const silent = new Set<string>()
+    const stored = new Set(rows.map(({ id }) => id))
     for (const [id, { at, isLeaving }] of heard) {
-      if (availability.writableMillisSince(at) >= (isLeaving ? leavingLease : lease)) silent.add(id)
+      // Its peers have been forgotten by then, too.
+      if (!stored.has(id) && now - at > Duration.toMillis(forgetReplicaAfter)) heard.delete(id)
+      else if (availability.writableMillisSince(at) >= (isLeaving ? leavingLease : lease)) silent.add(id)
     }
     // A peer of ours that was lost in a session before is of this replica, which is not silent.
     state.setSilent(silent)
@@ -423,10 +427,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }
 
     close(isGraceful: boolean) {
-      sessions.delete(this)
-      if (isLeaving && !isGraceful) state.moveAway(this)
-      else state.close(this, isGraceful)
-      announce()
+      return Effect.suspend(() => {
+        sessions.delete(this)
+        if (isLeaving && !isGraceful) state.moveAway(this)
+        else state.close(this, isGraceful)
+        announce()
+        return Metric.update(connected, state.peers.size)
+      })
     }
   }
 

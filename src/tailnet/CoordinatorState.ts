@@ -236,7 +236,7 @@ export class CoordinatorState {
 
   /** Others changed these. */
   changed(peers: Iterable<PeerId>): void {
-    for (const peer of peers) if (this.#isPartnerOfLocal(peer)) this.unread.add(peer)
+    for (const peer of peers) if (this.#local.has(peer) || this.#isPartnerOfLocal(peer)) this.unread.add(peer)
   }
 
   /** Others opened or closed a tunnel between these. */
@@ -288,6 +288,10 @@ export class CoordinatorState {
       else mappings.push(mapping)
     }
     for (const peer of peers) {
+      // An older session of it ended elsewhere, which until then may have written again which tunnels it had.
+      if (this.#local.has(peer) && found.get(peer)?.some(({ isLost }) => isLost) === true) {
+        this.dirtyTunnelLists.add(peer)
+      }
       if (!this.#isPartnerOfLocal(peer)) {
         this.#remote.delete(peer)
         continue

@@ -31,7 +31,7 @@ export const serve = Effect.fnUntraced(
           Effect.flatMap(coordinator.open(first), (session) =>
             Effect.ensuring(
               restore(converse(live, coordinator, session, replica, others)),
-              Effect.sync(() => session.close(live.isGraceful))
+              Effect.suspend(() => session.close(live.isGraceful))
             ))
       )
     )

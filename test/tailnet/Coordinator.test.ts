@@ -218,6 +218,28 @@ describe("Coordinator", () => {
       assert.isDefined(three.knows(1))
     }).pipe(Effect.scoped))
 
+  it.effect("an old session that its replica has not missed yet writes its tunnels again: those of the new one are back when it has", () =>
+    Effect.gen(function*() {
+      const world = yield* make
+      const away = (length: number) => Outage.make([{ kind: "refused", at: "10 seconds", for: length }])
+      const a = yield* world.replica("a", { outage: away(5_000) })
+      const b = yield* world.replica("b", { outage: away(3_000) })
+      const c = yield* world.replica("c")
+      const other = yield* peer(2, [c.transport])
+      // Never answers again.
+      const old = yield* a.transport.dial
+      yield* old.send({ type: "hello", version: 1, peer: uuid(1), node: node(1), tunnels: [] })
+      yield* TestClock.adjust("8 seconds")
+      yield* peer(1, [b.transport], { tunnels: [other.id] })
+      yield* TestClock.adjust("1 second")
+      assert.isDefined(other.knows(1))
+      yield* TestClock.adjust("1 minute")
+      yield* world.missed
+      yield* settle
+      assert.isDefined(other.knows(1))
+      assert.isFalse(other.knows(1)?.isLost)
+    }).pipe(Effect.scoped))
+
   it.effect("its own row is missing: it is there again before peers are written", () =>
     Effect.gen(function*() {
       const world = yield* make
