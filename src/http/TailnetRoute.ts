@@ -3,19 +3,17 @@ import { Deferred, Effect, FiberSet, Result } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Response from "effect/http/HttpServerResponse"
-import { Replica } from "../database/Replica.ts"
 import { Refused } from "../tailnet/Connection.ts"
-import type { Coordinator } from "../tailnet/Coordinator.ts"
 import * as Protocol from "../tailnet/Protocol.ts"
 import * as Session from "../tailnet/Session.ts"
 import { fromSocket } from "../tailnet/SocketConnection.ts"
 import * as Problem from "./Problem.ts"
 
 export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
-  const replica = yield* Replica
+  const sessions = yield* Session.make()
   // A session lasts for days, and the request is answered when it begins: of the fiber that served it, and of its context,
   // nothing is kept.
-  const fork = yield* FiberSet.makeRuntime<Coordinator>()
+  const fork = yield* FiberSet.makeRuntime()
 
   const begin = Effect.gen(function*() {
     const { headers, upgrade } = yield* HttpServerRequest.HttpServerRequest
@@ -23,7 +21,7 @@ export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
       return Problem.respond(426, "the tailnet is spoken over a WebSocket", {}, { upgrade: "websocket" })
     }
     const isUpgraded = yield* Deferred.make<void>()
-    fork(session(upgrade, isUpgraded, replica.name))
+    fork(session(upgrade, isUpgraded, sessions))
     yield* Deferred.await(isUpgraded)
     return Response.empty()
   })
@@ -34,12 +32,12 @@ export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
 const session = (
   upgrade: HttpServerRequest.HttpServerRequest["upgrade"],
   isUpgraded: Deferred.Deferred<void>,
-  replica: string
+  sessions: Effect.Success<ReturnType<typeof Session.make>>
 ) =>
   upgrade.pipe(
     Effect.flatMap((socket) => fromSocket(socket, decode)),
     Effect.ensuring(Deferred.succeed(isUpgraded, undefined)),
-    Effect.flatMap((connection) => Session.serve(connection, replica)),
+    Effect.flatMap((connection) => sessions.serve(connection)),
     Effect.scoped,
     // The connection broke before there was a session: nobody is left who could be told.
     Effect.ignore

@@ -5,7 +5,8 @@
  * What a peer sends is bounded in size, in number and in time, and it is told why when it is closed. What it does not take is not
  * kept: the newest of each partner waits in the coordinator, and a peer that takes nothing for a while is closed.
  */
-import { Clock, type Context, Duration, Effect, Result } from "effect"
+import { Clock, type Context, Deferred, Duration, Effect, Exit, Fiber, Result } from "effect"
+import { Replica } from "../database/Replica.ts"
 import { type ConnectionClosed, type CoordinatorConnection, Refused } from "./Connection.ts"
 import { Coordinator, type Next, type PeerSession } from "./Coordinator.ts"
 import { limits } from "./Peer.ts"
@@ -19,38 +20,41 @@ export interface Options {
   readonly patience?: Duration.Input | undefined
 }
 
-/** Runs a session until it is over. Does not fail: why it ended is told to the peer, and returned. */
-export const serve = Effect.fnUntraced(
-  function*(connection: CoordinatorConnection, replica: string, options: Options = {}) {
-    const coordinator = yield* Coordinator
-    const live = new Live(connection, options, yield* Clock.currentTimeMillis)
-    const run = Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        restore(hello(live, coordinator)),
-        ([first, others]) =>
-          Effect.flatMap(coordinator.open(first), (session) =>
-            Effect.ensuring(
-              restore(converse(live, coordinator, session, replica, others)),
-              Effect.suspend(() => session.close(live.isGraceful))
-            ))
-      )
-    )
-    return yield* run.pipe(
-      Effect.result,
-      Effect.tap((ended) => sayWhy(connection, ended)),
-      Effect.map((ended): ConnectionClosed | Refused | undefined =>
-        Result.isFailure(ended) ? ended.failure : undefined
-      ),
-      Effect.ensuring(connection.close(1000, ""))
-    )
+/** Serves sessions, all of them under one timer, until the scope ends. */
+export const make = Effect.fnUntraced(function*(options: Options = {}) {
+  const replica = yield* Replica
+  const coordinator = yield* Coordinator
+  const host: Host = {
+    coordinator,
+    replica: replica.name,
+    keepAliveMillis: Duration.toMillis(options.keepAlive ?? Duration.seconds(15)),
+    patienceMillis: Duration.toMillis(options.patience ?? Duration.seconds(10)),
+    rounds: Array.from({ length: roundsOfCheck }, () => new Set<Live>()),
+    turn: 0
   }
-)
+  yield* Effect.forkScoped(watch(host))
+  return { serve: (connection: CoordinatorConnection) => serve(host, connection) }
+})
+
+/** What all sessions have in common. */
+interface Host {
+  readonly coordinator: Context.Service.Shape<typeof Coordinator>
+  readonly replica: string
+  readonly keepAliveMillis: number
+  readonly patienceMillis: number
+  /** Sessions, by when they are looked at. */
+  readonly rounds: ReadonlyArray<Set<Live>>
+  /** The round of the next session. */
+  turn: number
+}
+
+/** So that ten thousand are not pinged in the same instant. */
+const roundsOfCheck = 16
 
 /** A session while it lasts. There are thousands, so that what is the same for all of them is not kept by each. */
 class Live {
   readonly connection: CoordinatorConnection
-  readonly keepAliveMillis: number
-  readonly patienceMillis: number
+  readonly ended = Deferred.makeUnsafe<void, ConnectionClosed | Refused>()
   heardAt: number
   sentAt: number
   /** What the peer was told last of how far the peers here have to spread. */
@@ -60,10 +64,8 @@ class Live {
   /** The peer said that it goes. */
   isGraceful = false
 
-  constructor(connection: CoordinatorConnection, options: Options, now: number) {
+  constructor(connection: CoordinatorConnection, now: number) {
     this.connection = connection
-    this.keepAliveMillis = Duration.toMillis(options.keepAlive ?? Duration.seconds(15))
-    this.patienceMillis = Duration.toMillis(options.patience ?? Duration.seconds(10))
     this.heardAt = now
     this.sentAt = now
   }
@@ -78,10 +80,32 @@ class Live {
   }
 }
 
+/** Runs a session until it is over. Does not fail: why it ended is told to the peer, and returned. */
+const serve = Effect.fnUntraced(function*(host: Host, connection: CoordinatorConnection) {
+  const live = new Live(connection, yield* Clock.currentTimeMillis)
+  const run = Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(
+      restore(hello(host, live)),
+      ([first, others]) =>
+        Effect.flatMap(host.coordinator.open(first), (session) =>
+          Effect.ensuring(
+            restore(converse(host, live, session, others)),
+            Effect.suspend(() => session.close(live.isGraceful))
+          ))
+    )
+  )
+  return yield* run.pipe(
+    Effect.result,
+    Effect.tap((ended) => sayWhy(connection, ended)),
+    Effect.map((ended): ConnectionClosed | Refused | undefined => Result.isFailure(ended) ? ended.failure : undefined),
+    Effect.ensuring(connection.close(1000, ""))
+  )
+})
+
 /** Waits for it, and refuses what cannot be admitted. With it comes what was sent behind it. */
-const hello = Effect.fnUntraced(function*(live: Live, coordinator: Context.Service.Shape<typeof Coordinator>) {
+const hello = Effect.fnUntraced(function*(host: Host, live: Live) {
   const [first, ...others] = yield* Effect.timeoutOrElse(live.connection.receive, {
-    duration: live.patienceMillis,
+    duration: host.patienceMillis,
     orElse: () => Effect.fail(new Refused({ code: "silent", detail: "the first message, a hello, did not come" }))
   })
   live.heardAt = yield* Clock.currentTimeMillis
@@ -95,52 +119,75 @@ const hello = Effect.fnUntraced(function*(live: Live, coordinator: Context.Servi
     })
   }
   if (first.resume !== undefined) {
-    const problem = yield* coordinator.checkResume(first.peer, first.resume)
+    const problem = yield* host.coordinator.checkResume(first.peer, first.resume)
     if (problem !== undefined) return yield* new Refused({ code: "badResume", detail: problem })
   }
   return [first, others] as const
 })
 
 const converse = Effect.fnUntraced(function*(
+  host: Host,
   live: Live,
-  coordinator: Context.Service.Shape<typeof Coordinator>,
   session: PeerSession,
-  replica: string,
   others: ReadonlyArray<Protocol.Request>
 ) {
+  const { coordinator } = host
   live.spreadMillis = ReconnectSpread.millisFor(coordinator.peers())
   yield* live.send({
     type: "welcome",
     session: session.id,
     ...(session.resume === undefined ? {} : { resume: session.resume }),
-    keepAliveSeconds: live.keepAliveMillis / 1_000,
-    replica,
+    keepAliveSeconds: host.keepAliveMillis / 1_000,
+    replica: host.replica,
     ...(live.spreadMillis === 0 ? {} : { reconnectSpreadMillis: live.spreadMillis })
   })
   if (coordinator.relays.length > 0) yield* live.send({ type: "relayMap", regions: coordinator.relays })
-  return yield* Effect.raceAllFirst([tell(live, session), watch(live, coordinator), listen(live, session, others)])
+  const round = host.rounds[host.turn++ % roundsOfCheck]!
+  round.add(live)
+  const end = (exit: Exit.Exit<void, ConnectionClosed | Refused>) => Deferred.done(live.ended, exit)
+  const telling = yield* Effect.forkChild(Effect.onExit(tell(live, session), end))
+  const listening = yield* Effect.forkChild(Effect.onExit(listen(live, session, others), end))
+  return yield* Effect.ensuring(
+    Deferred.await(live.ended),
+    Effect.suspend(() => {
+      round.delete(live)
+      return Fiber.interruptAll([telling, listening])
+    })
+  )
 })
 
-/** One timer for all that can take too long, and none for each message. */
-const watch = Effect.fnUntraced(function*(live: Live, coordinator: Context.Service.Shape<typeof Coordinator>) {
-  const checkMillis = Math.min(live.keepAliveMillis / 3, live.patienceMillis / 2)
+/** One timer for all that can take too long in any session, and none for each, or for each message. */
+const watch = Effect.fnUntraced(function*(host: Host) {
+  const checkMillis = Math.min(host.keepAliveMillis / 3, host.patienceMillis / 2)
   while (true) {
-    yield* Effect.sleep(checkMillis)
-    const now = yield* Clock.currentTimeMillis
-    if (live.sendingSince !== undefined) {
-      if (now - live.sendingSince < live.patienceMillis) continue
-      return yield* new Refused({ code: "silent", detail: "it takes nothing that is sent to it" })
-    }
-    if (now - live.heardAt >= 2.5 * live.keepAliveMillis) {
-      return yield* new Refused({ code: "silent", detail: "nothing was heard of it" })
-    }
-    const spreadMillis = ReconnectSpread.millisFor(coordinator.peers())
-    if (now - live.sentAt >= live.keepAliveMillis - checkMillis || spreadMillis > 2 * live.spreadMillis) {
-      live.spreadMillis = spreadMillis
-      yield* live.send({ type: "ping", ...(spreadMillis === 0 ? {} : { reconnectSpreadMillis: spreadMillis }) })
+    for (const round of host.rounds) {
+      yield* Effect.sleep(checkMillis / roundsOfCheck)
+      const now = yield* Clock.currentTimeMillis
+      const spreadMillis = ReconnectSpread.millisFor(host.coordinator.peers())
+      for (const live of round) {
+        const problem = problemOf(host, live, now)
+        if (problem !== undefined) {
+          Deferred.doneUnsafe(live.ended, Exit.fail(new Refused({ code: "silent", detail: problem })))
+        } else if (
+          live.sendingSince === undefined &&
+          (now - live.sentAt >= host.keepAliveMillis - checkMillis || spreadMillis > 2 * live.spreadMillis)
+        ) {
+          live.spreadMillis = spreadMillis
+          yield* Effect.forkChild(Effect.ignore(
+            live.send({ type: "ping", ...(spreadMillis === 0 ? {} : { reconnectSpreadMillis: spreadMillis }) })
+          ))
+        }
+      }
     }
   }
 })
+
+const problemOf = (host: Host, live: Live, now: number) => {
+  if (live.sendingSince !== undefined && now - live.sendingSince >= host.patienceMillis) {
+    return "it takes nothing that is sent to it"
+  }
+  return now - live.heardAt >= 2.5 * host.keepAliveMillis ? "nothing was heard of it" : undefined
+}
 
 const tell = (live: Live, session: PeerSession) =>
   Effect.forever(Effect.flatMap(session.next, (next) => tellNext(live, next)))

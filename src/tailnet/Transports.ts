@@ -3,9 +3,7 @@
  */
 import { Effect, Scope } from "effect"
 import * as Socket from "effect/socket/Socket"
-import { Replica } from "../database/Replica.ts"
 import { makePair } from "./Connection.ts"
-import type { Coordinator } from "./Coordinator.ts"
 import * as Protocol from "./Protocol.ts"
 import * as Session from "./Session.ts"
 import { fromSocket } from "./SocketConnection.ts"
@@ -13,17 +11,13 @@ import { DialFailed, type Transport } from "./TailnetLoop.ts"
 
 /** To the coordinator of this process. Sessions end with the scope. */
 export const inProcess = Effect.fnUntraced(function*(options: Session.Options = {}) {
-  const context = yield* Effect.context<Coordinator>()
-  const replica = yield* Replica
+  const sessions = yield* Session.make(options)
   const scope = yield* Scope.Scope
   const transport: Transport = {
     name: "the coordinator of this process",
     dial: Effect.gen(function*() {
       const [peer, coordinator] = yield* makePair
-      yield* Session.serve(coordinator, replica.name, options).pipe(
-        Effect.provideContext(context),
-        Effect.forkIn(scope)
-      )
+      yield* Effect.forkIn(sessions.serve(coordinator), scope)
       return peer
     })
   }
