@@ -9,7 +9,19 @@
  * Another replica is silent when its heartbeat did not change for 6 seconds in which this one could itself write. Its peers are lost
  * then, all at once, and back when it is.
  */
-import { Cause, Clock, Context, Duration, Effect, Latch, Layer, Metric, Random, SubscriptionRef } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  Duration,
+  Effect,
+  Latch,
+  Layer,
+  Metric,
+  Random,
+  Semaphore,
+  SubscriptionRef
+} from "effect"
 import { layerWebCrypto, SecureRandom } from "effect/crypto/SecureRandom"
 import { Availability } from "../database/Availability.ts"
 import type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
@@ -22,7 +34,7 @@ import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
 import { none, type Outage } from "../testing/Outage.ts"
-import { CoordinatorState, type Session } from "./CoordinatorState.ts"
+import { CoordinatorState, rowsAtOnce, type Session } from "./CoordinatorState.ts"
 import { limits, type Node, type PeerId, type PeerUpdate } from "./Peer.ts"
 import { forgetAfterHours, PeerStore, topics } from "./PeerStore.ts"
 import * as PeerStoreMemory from "./PeerStoreMemory.ts"
@@ -71,8 +83,8 @@ export interface PeerSession {
 /** Updates in one message. */
 export const updatesAtOnce = 100
 
-/** Rows in one statement. */
-const rowsAtOnce = 1_000
+/** Tunnels in one statement, in lists of up to a thousand. */
+const tunnelsAtOnce = 10_000
 
 const checkEvery = Duration.seconds(2)
 const forgetEvery = Duration.hours(1)
@@ -154,6 +166,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const toRead = Latch.makeUnsafe(true)
   const readySoon: Array<readonly [PeerId, PeerId]> = []
   let isWriting = false
+  /** So that nothing is read that was there before what is being written. */
+  const oneAtATime = Semaphore.makeUnsafe(1)
 
   const announce = () => {
     if (state.dirtyPeers.size + state.dirtyTunnels.size + state.dirtyTunnelLists.size > 0) toWrite.openUnsafe()
@@ -164,7 +178,15 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   const takeChanges = () => {
     const peers = take(state.dirtyPeers, rowsAtOnce)
-    const lists = takeKeys(state.dirtyTunnelLists, rowsAtOnce).map((peer) => [peer, state.tunnelsOf(peer)] as const)
+    const lists: Array<readonly [PeerId, ReadonlyArray<PeerId>]> = []
+    let listed = 0
+    for (const peer of state.dirtyTunnelLists) {
+      if (lists.length >= rowsAtOnce || listed >= tunnelsAtOnce) break
+      const tunnels = state.tunnelsOf(peer)
+      lists.push([peer, tunnels])
+      listed += tunnels.length
+      state.dirtyTunnelLists.delete(peer)
+    }
     const tunnels = take(state.dirtyTunnels, rowsAtOnce)
     return {
       changes: { peers, lists, tunnels: tunnels.map(([, tunnel]) => tunnel) },
@@ -177,7 +199,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }
   }
 
-  const writeOnce = Effect.suspend(() => {
+  const writeOnce = oneAtATime.withPermit(Effect.suspend(() => {
     const { changes, putBack } = takeChanges()
     isWriting = true
     return store.write(changes).pipe(
@@ -186,13 +208,25 @@ const make = Effect.fnUntraced(function*(options: Options) {
         isWriting = false
       }))
     )
-  })
+  }))
+
+  /** What a failover has brought back of peers that had left, or were lost, is lost again. */
+  const reconcile = oneAtATime.withPermit(Effect.suspend(() => {
+    mayHaveRisen = false
+    return Effect.onError(store.loseAllBut([...state.peers.keys()]), () =>
+      Effect.sync(() => {
+        mayHaveRisen = true
+      }))
+  }))
 
   const write = Effect.gen(function*() {
     yield* toWrite.await
     yield* availability.awaitAvailable
     toWrite.closeUnsafe()
-    yield* Effect.ensuring(writeOnce, Effect.sync(announce))
+    yield* Effect.ensuring(
+      mayHaveRisen ? Effect.andThen(reconcile, writeOnce) : writeOnce,
+      Effect.sync(announce)
+    )
   })
 
   // --- gaps
@@ -200,9 +234,12 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let epoch = 0
   let server: string | undefined
   let doubtfulSince = 0
+  let mayHaveRisen = false
   const doubt = (now: number) => {
     state.isDoubtful = true
     doubtfulSince = now
+    mayHaveRisen = true
+    toWrite.openUnsafe()
     state.writeAll()
     state.readAll()
     announce()
@@ -252,7 +289,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
     yield* availability.awaitAvailable
     toRead.closeUnsafe()
     if (signingKey === undefined) signingKey = yield* Effect.onError(store.signingKey, () => toRead.open)
-    yield* Effect.ensuring(readOnce, Effect.sync(announce))
+    yield* oneAtATime.withPermit(readOnce).pipe(
+      Effect.onError(() => Effect.sync(() => state.noteReadFailed())),
+      Effect.ensuring(Effect.sync(announce))
+    )
   })
 
   // --- the other replicas
@@ -290,13 +330,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const watch = Effect.gen(function*() {
     yield* availability.awaitAvailable
     noteEpoch(yield* Clock.currentTimeMillis)
-    // By now every replica that lives has written again what it has.
+    if (state.knowsRemotePeers) yield* check
+    // By now every replica that lives has written again what it has, or is known to be silent.
     if (state.isDoubtful && availability.writableMillisSince(doubtfulSince) >= lease) {
       state.isDoubtful = false
       state.readAll()
       announce()
     }
-    if (state.knowsRemotePeers) yield* check
     yield* Effect.sleep(checkEvery)
   })
 
@@ -354,13 +394,15 @@ const make = Effect.fnUntraced(function*(options: Options) {
   // --- the end
 
   let isLeaving = false
+  const leavingSpread = () =>
+    options.spread === undefined
+      ? Math.max(5_000, ReconnectSpread.millisFor(sessions.size))
+      : Duration.toMillis(options.spread)
   const leave = Effect.gen(function*() {
     if (isLeaving) return
     isLeaving = true
     const leaving = [...sessions]
-    const spread = options.spread === undefined
-      ? Math.max(5_000, ReconnectSpread.millisFor(leaving.length))
-      : Duration.toMillis(options.spread)
+    const spread = leavingSpread()
     for (const [at, session] of leaving.entries()) {
       const share = (at + (yield* Random.next)) / leaving.length
       session.end({ _tag: "GoingAway", retryAfterMillis: Math.round(share * spread) })
@@ -457,6 +499,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
       const before = state.open(session, hello)
       if (before instanceof Opened) before.end({ _tag: "Replaced" })
       sessions.add(session)
+      if (isLeaving) {
+        session.end({ _tag: "GoingAway", retryAfterMillis: Math.round((yield* Random.next) * leavingSpread()) })
+      }
       announce()
       yield* Metric.update(connected, state.peers.size)
       return session

@@ -64,6 +64,12 @@ export interface Tunnel {
 const outgoing = 1
 const incoming = 2
 
+/** Rows in one statement. */
+export const rowsAtOnce = 1_000
+
+/** Tunnels that wait one by one to be written. */
+const mostDirtyTunnels = 10_000
+
 export class CoordinatorState {
   readonly replica: string
   readonly #local = new Map<PeerId, LocalPeer>()
@@ -71,8 +77,9 @@ export class CoordinatorState {
   readonly #partners = new Map<PeerId, Map<PeerId, number>>()
   readonly #remote = new Map<PeerId, ReadonlyArray<Mapping>>()
   readonly #silent = new Set<string>()
-  /** Peers here whose tunnels have been read, and what is at the other ends perhaps not yet. */
-  readonly #syncing = new Set<PeerId>()
+  /** Peers here whose tunnels have been read, and in which reading all that is at the other ends will have been. */
+  readonly #syncing = new Map<PeerId, number>()
+  #readings = 0
 
   /**
    * The database may just have lost what others wrote, as in a failover, and they have not written it again yet: that somebody is
@@ -111,9 +118,10 @@ export class CoordinatorState {
     wanted: { readonly node?: Node | undefined; readonly tunnels?: ReadonlyArray<PeerId> | undefined }
   ): Session | undefined {
     const before = this.#local.get(session.peer)
+    const own = this.#remote.get(session.peer)?.find(({ replica }) => replica === this.replica)
     const peer: LocalPeer = {
       session,
-      node: wanted.node ?? before?.node,
+      node: wanted.node ?? before?.node ?? own?.node,
       told: new Map(),
       outbox: undefined,
       ready: undefined,
@@ -121,7 +129,7 @@ export class CoordinatorState {
     }
     this.#local.set(session.peer, peer)
     this.dirtyPeers.set(session.peer, { node: peer.node, isLost: false })
-    if (wanted.tunnels !== undefined) this.#setTunnels(session.peer, wanted.tunnels)
+    this.#setTunnels(session.peer, wanted.tunnels ?? [])
     this.unreadTunnels.add(session.peer)
     this.#tellPartnersOf(session.peer)
     for (const partner of this.#partnersOf(session.peer)) this.#tell(peer, partner)
@@ -141,12 +149,13 @@ export class CoordinatorState {
     this.#local.delete(peer)
     if (isGraceful) {
       this.dirtyPeers.set(peer, undefined)
-      this.#forgetRemote(peer, this.replica)
+      this.#forgetRemote(peer, local.node?.asOf)
       this.#setTunnels(peer, [])
     } else {
       const mapping = { node: local.node, isLost: true }
       this.dirtyPeers.set(peer, mapping)
       this.#setRemote(peer, { ...mapping, replica: this.replica })
+      this.#dropUnwrittenTunnels(peer)
     }
     this.#tellPartnersOf(peer)
     this.#forgetUnneeded(peer)
@@ -156,14 +165,14 @@ export class CoordinatorState {
   moveAway(session: Session): void {
     if (!this.isCurrent(session)) return
     this.#local.delete(session.peer)
+    this.#dropUnwrittenTunnels(session.peer)
     this.#forgetUnneeded(session.peer)
   }
 
   setNode(session: Session, node: Node): void {
     const local = this.#local.get(session.peer)
     if (local?.session !== session) return
-    // Of two that cross on their way the later counts.
-    if (local.node !== undefined && node.asOf < local.node.asOf) return
+    // Within a session what comes later is later, also of a clock that was set back.
     local.node = node
     this.dirtyPeers.set(session.peer, { node, isLost: false })
     this.#tellPartnersOf(session.peer)
@@ -176,7 +185,7 @@ export class CoordinatorState {
     if (((partners?.get(to) ?? 0) & outgoing) !== 0 || to === session.peer) return true
     if (this.#outgoing(session.peer).length >= most) return false
     this.#link(session.peer, to)
-    this.dirtyTunnels.set(keyOf(session.peer, to), { from: session.peer, to, isOpen: true })
+    this.#setDirty({ from: session.peer, to, isOpen: true })
     this.#tellBoth(session.peer, to)
     return true
   }
@@ -257,7 +266,6 @@ export class CoordinatorState {
     for (const peer of peers) {
       const local = this.#local.get(peer)
       if (local === undefined) continue
-      if (local.synced === "notYet" && !this.isDoubtful) this.#syncing.add(peer)
       const found = seen.get(peer) ?? new Set<PeerId>()
       // What a peer here opened itself it knows best; the database is asked for what others opened to it.
       for (const partner of this.isDoubtful ? [] : this.#partnersOf(peer)) {
@@ -274,7 +282,13 @@ export class CoordinatorState {
         if (!this.#local.has(from)) this.#link(from, peer)
       }
       for (const partner of this.#partnersOf(peer)) this.unread.add(partner)
+      if (local.synced === "notYet" && !this.isDoubtful) this.#syncing.set(peer, this.#untilAllRead())
     }
+  }
+
+  /** In which reading the last of those that are unread now will have been read, as the oldest come first. */
+  #untilAllRead(): number {
+    return this.#readings + Math.ceil(this.unread.size / rowsAtOnce)
   }
 
   /** All mappings of these peers at other replicas, as they are stored. */
@@ -297,12 +311,11 @@ export class CoordinatorState {
         continue
       }
       const mappings = found.get(peer) ?? []
-      if (this.isDoubtful) {
-        const missing = (this.#remote.get(peer) ?? []).filter((one) =>
-          !mappings.some(({ replica }) => replica === one.replica)
-        )
-        mappings.push(...missing)
-      }
+      // A replica that is silent could not write again what a failover has lost: its peers are lost, and not gone.
+      const missing = (this.#remote.get(peer) ?? []).filter(({ replica }) =>
+        (this.isDoubtful || this.#silent.has(replica)) && !mappings.some((one) => replica === one.replica)
+      )
+      mappings.push(...missing)
       const unwritten = this.dirtyPeers.get(peer)
       if (!this.#local.has(peer) && unwritten !== undefined) mappings.push({ ...unwritten, replica: this.replica })
       if (mappings.length === 0) this.#remote.delete(peer)
@@ -311,16 +324,23 @@ export class CoordinatorState {
     }
   }
 
-  /** Something was read. When nothing is left to be, sessions that wait for it can be told that they know all. */
+  /** One reading is done. Sessions of which all partners have been read by now are told that they know all. */
   noteRead(): void {
-    if (this.unread.size + this.unreadTunnels.size > 0 || this.isDoubtful) return
-    for (const peer of this.#syncing) {
+    this.#readings++
+    if (this.isDoubtful) this.#syncing.clear()
+    for (const [peer, due] of this.#syncing) {
+      if (due > this.#readings) continue
+      this.#syncing.delete(peer)
       const local = this.#local.get(peer)
       if (local?.synced !== "notYet") continue
       local.synced = "due"
       local.session.onUpdates()
     }
-    this.#syncing.clear()
+  }
+
+  /** One has failed, and what it was to read comes last now. */
+  noteReadFailed(): void {
+    for (const peer of this.#syncing.keys()) this.#syncing.set(peer, this.#untilAllRead())
   }
 
   /** Which replicas were not heard of for so long that their peers are lost. */
@@ -413,10 +433,24 @@ export class CoordinatorState {
     this.dirtyTunnelLists.add(peer)
   }
 
+  /** Whoever opens and closes ever new ones during an outage has his whole list written instead. */
+  #setDirty(tunnel: Tunnel & { readonly isOpen: boolean }): void {
+    this.dirtyTunnels.set(keyOf(tunnel.from, tunnel.to), tunnel)
+    if (this.dirtyTunnels.size <= mostDirtyTunnels) return
+    for (const { from } of this.dirtyTunnels.values()) this.dirtyTunnelLists.add(from)
+    this.dirtyTunnels.clear()
+  }
+
+  /** It says them again wherever it comes back, and what is written late would replace what it has said there by then. */
+  #dropUnwrittenTunnels(peer: PeerId): void {
+    this.dirtyTunnelLists.delete(peer)
+    for (const [key, { from }] of this.dirtyTunnels) if (from === peer) this.dirtyTunnels.delete(key)
+  }
+
   #closeTunnel(from: PeerId, to: PeerId): void {
     if (((this.#partners.get(from)?.get(to) ?? 0) & outgoing) === 0) return
     this.#unlink(from, to)
-    this.dirtyTunnels.set(keyOf(from, to), { from, to, isOpen: false })
+    this.#setDirty({ from, to, isOpen: false })
     this.#tellBoth(from, to)
   }
 
@@ -459,8 +493,11 @@ export class CoordinatorState {
     this.#remote.set(peer, [...others, mapping])
   }
 
-  #forgetRemote(peer: PeerId, replica: string): void {
-    const others = (this.#remote.get(peer) ?? []).filter((mapping) => mapping.replica !== replica)
+  /** It said goodbye here: what is older elsewhere goes with it. */
+  #forgetRemote(peer: PeerId, asOf: number | undefined): void {
+    const others = (this.#remote.get(peer) ?? []).filter(({ node, replica }) =>
+      replica !== this.replica && node !== undefined && asOf !== undefined && node.asOf > asOf
+    )
     if (others.length === 0) this.#remote.delete(peer)
     else this.#remote.set(peer, others)
   }

@@ -11,11 +11,11 @@ import type { Mapping, PeerRow, Tunnel } from "./CoordinatorState.ts"
 import type { PeerId } from "./Peer.ts"
 
 export interface Changes {
-  /** Of peers of this replica. */
+  /** Of peers of this replica. One that has gone takes its older rows of other replicas with it. */
   readonly peers: ReadonlyArray<readonly [PeerId, PeerRow]>
   /** Tunnels that peers of this replica opened or closed. */
   readonly tunnels: ReadonlyArray<Tunnel & { readonly isOpen: boolean }>
-  /** All tunnels of these peers: others that are stored are closed. */
+  /** All tunnels of these peers: others that are stored are closed; not those of a peer that has gone here and is newer elsewhere. */
   readonly lists: ReadonlyArray<readonly [PeerId, ReadonlyArray<PeerId>]>
 }
 
@@ -41,6 +41,8 @@ export class PeerStore extends Context.Service<PeerStore, {
   readonly tunnelsTo: (peers: ReadonlyArray<PeerId>) => Effect.Effect<Read<Tunnel>, StoreError>
   readonly mappings: (peers: ReadonlyArray<PeerId>) => Effect.Effect<Read<readonly [PeerId, Mapping]>, StoreError>
   readonly replicas: Effect.Effect<ReadonlyArray<ReplicaRow>, StoreError>
+  /** Peers of this replica but these are lost, whatever is stored of them. Nobody is told. */
+  readonly loseAllBut: (peers: ReadonlyArray<PeerId>) => Effect.Effect<void, StoreError>
   /** This replica ends. */
   readonly leave: Effect.Effect<void, StoreError>
   /** Tells the replica of a peer that another is ready for a handshake. Nothing of it is kept. */

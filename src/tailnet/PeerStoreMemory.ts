@@ -10,10 +10,16 @@ import { Replica } from "../database/Replica.ts"
 import { Loops } from "../loop/Loops.ts"
 import type { Mapping, Tunnel } from "./CoordinatorState.ts"
 import type { PeerId } from "./Peer.ts"
-import { forgetAfterHours, notificationsOf, PeerStore, topics } from "./PeerStore.ts"
+import { forgetAfterHours, notificationsOf, payloads, PeerStore, topics } from "./PeerStore.ts"
 
 interface Stored extends Mapping {
   readonly updatedAt: number
+}
+
+/** By the peer's own clock; of two sessions with the same node by when they were written. */
+const isNotNewer = (one: Stored, other: Stored) => {
+  const difference = (one.node?.asOf ?? 0) - (other.node?.asOf ?? 0)
+  return difference < 0 || (difference === 0 && (one.isLost || one.updatedAt <= other.updatedAt))
 }
 
 /** What the database would hold. */
@@ -69,20 +75,34 @@ export const layer: Layer.Layer<
           Effect.gen(function*() {
             const now = yield* Clock.currentTimeMillis
             if (!replicas.has(replica.id)) yield* beat
+            const newerElsewhere = new Set<PeerId>()
             for (const [peer, row] of changes.peers) {
               const rows = peers.get(peer) ?? new Map<string, Stored>()
               if (row === undefined) {
-                const asOf = rows.get(replica.id)?.node?.asOf ?? Number.POSITIVE_INFINITY
-                for (const [other, { node }] of rows) {
-                  if (other === replica.id || (node?.asOf ?? 0) <= asOf) rows.delete(other)
+                const own = rows.get(replica.id)
+                for (const [other, stored] of rows) {
+                  const isOlder = own !== undefined && isNotNewer(stored, own)
+                  if (other === replica.id || isOlder) rows.delete(other)
+                  else if (!stored.isLost) newerElsewhere.add(peer)
                 }
-              } else rows.set(replica.id, { ...row, replica: replica.id, updatedAt: now })
+              } else {
+                rows.set(replica.id, {
+                  ...row,
+                  node: row.node ?? rows.get(replica.id)?.node,
+                  replica: replica.id,
+                  updatedAt: now
+                })
+              }
               if (rows.size === 0) peers.delete(peer)
               else peers.set(peer, rows)
             }
+            const closed: Array<string> = []
             for (const [from, list] of changes.lists) {
+              if (newerElsewhere.has(from)) continue
               for (const [key, tunnel] of tunnels) {
-                if (tunnel.from === from && !list.includes(tunnel.to)) tunnels.delete(key)
+                if (tunnel.from !== from || list.includes(tunnel.to)) continue
+                tunnels.delete(key)
+                closed.push(`${from}/${tunnel.to}`)
               }
               for (const to of list) tunnels.set(keyOf({ from, to }), { from, to })
             }
@@ -91,7 +111,10 @@ export const layer: Layer.Layer<
               else tunnels.delete(keyOf({ from, to }))
             }
             yield* Effect.forEach(
-              notificationsOf(replica.id, changes),
+              [
+                ...notificationsOf(replica.id, changes),
+                ...payloads(replica.id, closed).map((payload) => [topics.tunnels, payload] as const)
+              ],
               ([topic, payload]) => notify(topic, payload),
               { discard: true }
             )
@@ -119,6 +142,19 @@ export const layer: Layer.Layer<
         "PeerStore.replicas",
         Effect.sync(() => [...replicas].map(([id, row]) => ({ id, beat: String(row.beat), isLeaving: row.isLeaving })))
       ),
+      loseAllBut: (ids) =>
+        database.write(
+          "PeerStore.loseAllBut",
+          Effect.map(Clock.currentTimeMillis, (updatedAt) => {
+            const kept = new Set(ids)
+            for (const [peer, rows] of peers) {
+              const own = rows.get(replica.id)
+              if (own !== undefined && !own.isLost && !kept.has(peer)) {
+                rows.set(replica.id, { ...own, isLost: true, updatedAt })
+              }
+            }
+          })
+        ),
       leave: database.write(
         "PeerStore.leave",
         Effect.sync(() => void replicas.set(replica.id, { beat: replicas.get(replica.id)?.beat ?? 0, isLeaving: true }))

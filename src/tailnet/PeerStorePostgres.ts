@@ -4,6 +4,7 @@
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
 import { Effect, Layer } from "effect"
+import type * as Statement from "effect/sql/Statement"
 import { Database } from "../database/Database.ts"
 import { channel, encode } from "../database/Notifications.ts"
 import { pgArray, pgPlainArray } from "../database/PgArray.ts"
@@ -11,6 +12,9 @@ import { Replica } from "../database/Replica.ts"
 import type { Mapping } from "./CoordinatorState.ts"
 import type { Node, PeerId } from "./Peer.ts"
 import { type Changes, forgetAfterHours, notificationsOf, PeerStore, topics } from "./PeerStore.ts"
+
+/** Below the longest payload: each is two ids and two signs. */
+const tunnelsInNotification = 95
 
 /** A row, or the other side of an outer join that found none. */
 type OfServer<Row> = (Row | { readonly [Key in keyof Row]: null }) & { readonly server: string }
@@ -27,6 +31,9 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
         .toSorted((one, other) => one.id < other.id ? -1 : 1)
       const gone = changes.peers.flatMap(([id, row]) => row === undefined ? [id] : [])
       const listed = new Set(changes.lists.map(([from]) => from))
+      const isGone = new Set(gone)
+      const replaced = [...listed].filter((from) => !isGone.has(from))
+      const left = [...listed].filter((from) => isGone.has(from))
       const single = changes.tunnels.filter(({ from }) => !listed.has(from))
       const opened = [
         ...changes.lists.flatMap(([from, list]) => list.map((to) => ({ from, to }))),
@@ -37,6 +44,7 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
       const openedTo = pgPlainArray(opened.map(({ to }) => to))
       const notes = notificationsOf(replica.id, changes).map(([topic, payload]) => encode(topic, payload))
       // Nearly all changes are a node and nothing else: what a change does not need is not in its statement.
+      const deleted: Array<Statement.Statement<unknown>> = []
       const parts = [
         sql`own as (
           insert into lull.replica (id, name) values (${replica.id}, ${replica.name}) on conflict do nothing
@@ -44,7 +52,7 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
       ]
       if (present.length > 0) {
         parts.push(sql`written as (
-          insert into lull.peer (id, replica, node, as_of, is_lost)
+          insert into lull.peer as peer (id, replica, node, as_of, is_lost)
           select id, ${replica.id}::uuid, node::json, as_of, is_lost
           from unnest(
             ${pgPlainArray(present.map(({ id }) => id))}::uuid[],
@@ -53,26 +61,46 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
             ${pgPlainArray(present.map(({ isLost }) => isLost ? "t" : "f"))}::bool[]
           ) as row (id, node, as_of, is_lost)
           on conflict (id, replica) do update
-            set node = excluded.node, as_of = excluded.as_of, is_lost = excluded.is_lost, updated_at = now()
+            set node = coalesce(excluded.node, peer.node), as_of = coalesce(excluded.as_of, peer.as_of), is_lost = excluded.is_lost, updated_at = now()
         )`)
       }
       if (gone.length > 0) {
         parts.push(sql`removed as (
           delete from lull.peer as peer
-          where id = any(${pgPlainArray(gone)}::uuid[]) and (replica = ${replica.id} or as_of <= (
-            select as_of from lull.peer as own where own.id = peer.id and own.replica = ${replica.id}
+          where id = any(${pgPlainArray(gone)}::uuid[]) and (replica = ${replica.id} or exists (
+            select from lull.peer as own
+            where own.id = peer.id and own.replica = ${replica.id}
+              and (coalesce(peer.as_of, 0), case when peer.is_lost then own.updated_at else peer.updated_at end)
+                <= (coalesce(own.as_of, 0), own.updated_at)
           ))
         )`)
       }
-      if (listed.size > 0) {
-        parts.push(sql`listed as (
+      if (replaced.length > 0) {
+        parts.push(sql`replaced as (
           delete from lull.tunnel
-          where from_peer = any(${pgPlainArray([...listed])}::uuid[])
+          where from_peer = any(${pgPlainArray(replaced)}::uuid[])
             and not exists (
               select from unnest(${openedFrom}::uuid[], ${openedTo}::uuid[]) as kept (from_id, to_id)
               where from_id = from_peer and to_id = to_peer
             )
+          returning from_peer, to_peer
         )`)
+        deleted.push(sql`select * from replaced`)
+      }
+      if (left.length > 0) {
+        parts.push(sql`left_behind as (
+          delete from lull.tunnel
+          where from_peer = any(${pgPlainArray(left)}::uuid[])
+            and not exists (
+              select from lull.peer as newer
+              left join lull.peer as own on own.id = newer.id and own.replica = ${replica.id}
+              where newer.id = from_peer and newer.replica <> ${replica.id} and not newer.is_lost
+                and (own.id is null
+                  or (coalesce(newer.as_of, 0), newer.updated_at) > (coalesce(own.as_of, 0), own.updated_at))
+            )
+          returning from_peer, to_peer
+        )`)
+        deleted.push(sql`select * from left_behind`)
       }
       if (closed.length > 0) {
         parts.push(sql`closed as (
@@ -89,9 +117,16 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
           on conflict do nothing
         )`)
       }
-      return sql`with ${sql.csv(parts)} select pg_notify(${channel}, note) from unnest(${
-        pgArray(notes)
-      }::text[]) as note`
+      const told = sql`select pg_notify(${channel}, note) from unnest(${pgArray(notes)}::text[]) as note`
+      if (deleted.length === 0) return sql`with ${sql.csv(parts)} ${told}`
+      // Which tunnels a list closes is known here only.
+      parts.push(sql`deleted as (${sql.join(" union all ", false)(deleted)})`)
+      return sql`with ${sql.csv(parts)} ${told}
+        union all
+        select pg_notify(${channel}, ${`${
+        encode(topics.tunnels, replica.id)
+      } `} || string_agg(from_peer || '/' || to_peer, ' '))
+        from (select *, row_number() over () / ${tunnelsInNotification}::int as part from deleted) as numbered group by part`
     }
 
     return PeerStore.of({
@@ -137,6 +172,16 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
           sql<{ id: string; beat: string; isLeaving: boolean }>`
             select id, beat_at::text as beat, is_leaving as "isLeaving" from lull.replica`)
       ),
+      loseAllBut: (peers) =>
+        Effect.asVoid(database.write(
+          "PeerStore.loseAllBut",
+          Effect.flatMap(PgClient, (sql) =>
+            sql`update lull.peer set is_lost = true, updated_at = now()
+              where replica = ${replica.id} and not is_lost
+                and not exists (select from unnest(${
+              pgPlainArray(peers)
+            }::uuid[]) as kept (kept_id) where kept_id = id)`)
+        )),
       leave: Effect.asVoid(database.write(
         "PeerStore.leave",
         Effect.flatMap(PgClient, (sql) => sql`update lull.replica set is_leaving = true where id = ${replica.id}`)
