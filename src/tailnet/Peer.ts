@@ -17,7 +17,7 @@ export const limits = {
   /** Other peers that it opens tunnels to. */
   tunnels: 1_000,
   /** Bytes of a message. */
-  message: 65_536,
+  message: 131_072,
   /** Messages a second, and at once. */
   messagesPerSecond: 200,
   messagesAtOnce: 2_000

@@ -6,30 +6,36 @@ import { encode, type Event, type Request } from "./Protocol.ts"
 
 const decoder = new TextDecoder()
 
-/** `decode` may throw: what it cannot read is refused. */
+/**
+ * `decode` may throw: what it cannot read is refused. `isTaken` completes when the other side has taken enough of what was sent: a
+ * WebSocket buffers without bound, and says nothing of it.
+ */
 export const fromSocket = Effect.fnUntraced(function*<In, Out extends Request | Event>(
   socket: Socket.Socket,
-  decode: (text: string) => ReadonlyArray<In>
+  decode: (text: string) => ReadonlyArray<In>,
+  isTaken: Effect.Effect<void> = Effect.void
 ): Effect.fn.Return<Connection<In, Out>, Socket.SocketError, Scope.Scope> {
   const { pull } = yield* socket.reader
   const { write } = yield* socket.writer
-  const receive: Connection<In, Out>["receive"] = Effect.flatMap(pull, (frames) => {
+  let refused: Refused | undefined
+  const receiveFrames: Connection<In, Out>["receive"] = Effect.flatMap(pull, (frames) => {
     const messages: Array<In> = []
     try {
       for (const frame of frames) messages.push(...decode(typeof frame === "string" ? frame : decoder.decode(frame)))
     } catch (error) {
-      return Effect.fail(
-        error instanceof Refused
-          ? error
-          : new Refused({ code: "badMessage", detail: error instanceof Error ? error.message : String(error) })
-      )
+      refused = error instanceof Refused
+        ? error
+        : new Refused({ code: "badMessage", detail: error instanceof Error ? error.message : String(error) })
+      // Those before it count.
+      return messages.length > 0 ? Effect.succeed(messages) : Effect.fail(refused)
     }
     // Frames of a later version are read over.
-    return messages.length > 0 ? Effect.succeed(messages) : receive
+    return messages.length > 0 ? Effect.succeed(messages) : receiveFrames
   }).pipe(Effect.catchTag("SocketError", (error) => Effect.fail(closed(error))))
+  const receive = Effect.suspend(() => refused === undefined ? receiveFrames : Effect.fail(refused))
   const connection: Connection<In, Out> = {
     receive,
-    send: (message) => Effect.mapError(write(encode(message)), closed),
+    send: (message) => Effect.andThen(Effect.mapError(write(encode(message)), closed), isTaken),
     close: (code, reason) => Effect.ignore(write(new Socket.CloseEvent(code, reason)))
   }
   return connection

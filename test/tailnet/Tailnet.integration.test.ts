@@ -3,7 +3,8 @@ import * as NodeSocket from "@effect/platform-node/NodeSocket"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Logger, Ref, Scope, Stream, SubscriptionRef } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -299,6 +300,49 @@ describe("the tailnet of several replicas", () => {
       )
       yield* b.setNode(node(320))
       yield* until(() => a.knows(32)?.node.asOf === 320)
+    }).pipe(withSockets)
+  )
+
+  test(
+    "a peer that says that it lives and reads nothing is closed, and does not cost more than what the kernel holds",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const busy = yield* peer(91, [one.address])
+      const port = Number(new URL(one.address).port)
+      const deaf = connect({ host: "127.0.0.1", port })
+      yield* Effect.addFinalizer(() => Effect.sync(() => deaf.destroy()))
+      deaf.on("error", () => undefined)
+      const write = (message: object) => {
+        const text = Buffer.from(JSON.stringify(message))
+        const header = Buffer.from([0x81, 0x80 | 126, text.length >> 8, text.length & 255, 0, 0, 0, 0])
+        deaf.write(Buffer.concat([header, text]))
+      }
+      deaf.write([
+        "GET /api/v1/tailnet HTTP/1.1",
+        `Host: 127.0.0.1:${port}`,
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+        "",
+        ""
+      ].join("\r\n"))
+      yield* Effect.callback<void>((resume) => void deaf.once("data", () => resume(Effect.void)))
+      deaf.pause()
+      write({ type: "hello", version: 1, peer: uuid(92), node: node(1), tunnels: [uuid(91)] })
+      yield* until(() => busy.knows(92) !== undefined)
+      const large = { ...node(1), endpoints: Array.from({ length: 64 }, () => "e".repeat(128)) }
+      const resident = () =>
+        Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${one.child.pid}/status`, "utf8"))?.[1] ?? 0) / 1_000
+      const before = resident()
+      for (let asOf = 2; busy.knows(92)?.isLost === false; asOf++) {
+        yield* busy.setNode({ ...large, asOf })
+        if (asOf % 100 === 0) write({ type: "pong" })
+        // As much as a peer may say for as long as it likes.
+        yield* Effect.sleep("6 millis")
+      }
+      // Of some 20 MB that were said by then.
+      assert.isBelow(resident() - before, 60)
     }).pipe(withSockets)
   )
 
