@@ -145,12 +145,12 @@ export const layer: Layer.Layer<
       loseAllBut: (ids) =>
         database.write(
           "PeerStore.loseAllBut",
-          Effect.map(Clock.currentTimeMillis, (updatedAt) => {
+          Effect.sync(() => {
             const kept = new Set(ids)
             for (const [peer, rows] of peers) {
               const own = rows.get(replica.id)
               if (own !== undefined && !own.isLost && !kept.has(peer)) {
-                rows.set(replica.id, { ...own, isLost: true, updatedAt })
+                rows.set(replica.id, { ...own, isLost: true })
               }
             }
           })

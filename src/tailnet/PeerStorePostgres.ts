@@ -176,7 +176,7 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
         Effect.asVoid(database.write(
           "PeerStore.loseAllBut",
           Effect.flatMap(PgClient, (sql) =>
-            sql`update lull.peer set is_lost = true, updated_at = now()
+            sql`update lull.peer set is_lost = true
               where replica = ${replica.id} and not is_lost
                 and not exists (select from unnest(${
               pgPlainArray(peers)
