@@ -190,7 +190,10 @@ const problemOf = (host: Host, live: Live, now: number) => {
 }
 
 const tell = (live: Live, session: PeerSession) =>
-  Effect.forever(Effect.flatMap(session.next, (next) => tellNext(live, next)))
+  Effect.forever(Effect.flatMap(session.next, (next) => tellNext(live, next))).pipe(
+    // Who reads notices it as well, and after what the peer has said last: it may be a goodbye.
+    Effect.catchTag("ConnectionClosed", () => Effect.never)
+  )
 
 const tellNext = (live: Live, next: Next): Effect.Effect<void, ConnectionClosed | Refused> => {
   switch (next._tag) {
