@@ -34,7 +34,7 @@ import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
 import { none, type Outage } from "../testing/Outage.ts"
-import { CoordinatorState, rowsAtOnce, type Session } from "./CoordinatorState.ts"
+import { CoordinatorState, type Session } from "./CoordinatorState.ts"
 import { limits, type Node, type PeerId, type PeerUpdate } from "./Peer.ts"
 import { forgetAfterHours, PeerStore, topics } from "./PeerStore.ts"
 import * as PeerStoreMemory from "./PeerStoreMemory.ts"
@@ -42,6 +42,7 @@ import * as PeerStorePostgres from "./PeerStorePostgres.ts"
 import type { Hello, RelayRegion } from "./Protocol.ts"
 import * as ReconnectSpread from "./ReconnectSpread.ts"
 import * as ResumeToken from "./ResumeToken.ts"
+import { rowsAtOnce } from "./Unwritten.ts"
 
 export interface Options {
   /** A replica that is silent for longer is taken for gone. Default 6 seconds: three heartbeats. */
@@ -82,9 +83,6 @@ export interface PeerSession {
 
 /** Updates in one message. */
 export const updatesAtOnce = 100
-
-/** Tunnels in one statement, in lists of up to a thousand. */
-const tunnelsAtOnce = 10_000
 
 const checkEvery = Duration.seconds(2)
 const forgetEvery = Duration.hours(1)
@@ -170,40 +168,17 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const oneAtATime = Semaphore.makeUnsafe(1)
 
   const announce = () => {
-    if (state.dirtyPeers.size + state.dirtyTunnels.size + state.dirtyTunnelLists.size > 0) toWrite.openUnsafe()
+    if (!state.unwritten.isEmpty) toWrite.openUnsafe()
     if (state.unread.size + state.unreadTunnels.size > 0) toRead.openUnsafe()
   }
 
   // --- writing: what is newest when the statement is sent
 
-  const takeChanges = () => {
-    const peers = take(state.dirtyPeers, rowsAtOnce)
-    const lists: Array<readonly [PeerId, ReadonlyArray<PeerId>]> = []
-    let listed = 0
-    for (const peer of state.dirtyTunnelLists) {
-      if (lists.length >= rowsAtOnce || listed >= tunnelsAtOnce) break
-      const tunnels = state.tunnelsOf(peer)
-      lists.push([peer, tunnels])
-      listed += tunnels.length
-      state.dirtyTunnelLists.delete(peer)
-    }
-    const tunnels = take(state.dirtyTunnels, rowsAtOnce)
-    return {
-      changes: { peers, lists, tunnels: tunnels.map(([, tunnel]) => tunnel) },
-      /** It was not written, or nobody knows: again, but what is newer counts. */
-      putBack: () => {
-        for (const [peer, row] of peers) if (!state.dirtyPeers.has(peer)) state.dirtyPeers.set(peer, row)
-        for (const [peer] of lists) state.dirtyTunnelLists.add(peer)
-        for (const [key, tunnel] of tunnels) if (!state.dirtyTunnels.has(key)) state.dirtyTunnels.set(key, tunnel)
-      }
-    }
-  }
-
   const writeOnce = oneAtATime.withPermit(Effect.suspend(() => {
-    const { changes, putBack } = takeChanges()
+    const changes = state.takeChanges()
     isWriting = true
     return store.write(changes).pipe(
-      Effect.onError(() => Effect.sync(putBack)),
+      Effect.onError(() => Effect.sync(() => state.putBack(changes))),
       Effect.ensuring(Effect.sync(() => {
         isWriting = false
       }))
@@ -483,9 +458,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     relays: options.relays ?? [],
     leave,
     peers: () => state.peers.size,
-    isSettled: () =>
-      !isWriting && state.dirtyPeers.size + state.dirtyTunnels.size + state.dirtyTunnelLists.size + state.unread.size +
-            state.unreadTunnels.size === 0,
+    isSettled: () => !isWriting && state.unwritten.isEmpty && state.unread.size + state.unreadTunnels.size === 0,
     checkResume: (peer, token) =>
       Effect.map(
         Clock.currentTimeMillis,
@@ -511,16 +484,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
 /** Handshakes that wait to be told; further ones are dropped, as a peer asks again. */
 const mostReady = 10_000
-
-const take = <K, V>(map: Map<K, V>, most: number): ReadonlyArray<readonly [K, V]> => {
-  const taken: Array<readonly [K, V]> = []
-  for (const entry of map) {
-    if (taken.length >= most) break
-    taken.push(entry)
-    map.delete(entry[0])
-  }
-  return taken
-}
 
 const takeKeys = <K>(set: Set<K>, most: number): ReadonlyArray<K> => {
   const taken: Array<K> = []

@@ -10,6 +10,8 @@
  * - An error changes nothing: only a positive answer that somebody is gone removes him.
  */
 import type { Node, PeerId, PeerUpdate } from "./Peer.ts"
+import type { Changes } from "./PeerStore.ts"
+import { rowsAtOnce, Unwritten } from "./Unwritten.ts"
 
 /** A peer as one replica has it. */
 export interface Mapping {
@@ -64,12 +66,6 @@ export interface Tunnel {
 const outgoing = 1
 const incoming = 2
 
-/** Rows in one statement. */
-export const rowsAtOnce = 1_000
-
-/** Tunnels that wait one by one to be written. */
-const mostDirtyTunnels = 10_000
-
 export class CoordinatorState {
   readonly replica: string
   readonly #local = new Map<PeerId, LocalPeer>()
@@ -87,11 +83,7 @@ export class CoordinatorState {
    */
   isDoubtful = false
 
-  /** To be written: the newest of each. */
-  readonly dirtyPeers = new Map<PeerId, PeerRow>()
-  readonly dirtyTunnels = new Map<string, Tunnel & { readonly isOpen: boolean }>()
-  /** Peers of this replica that closed all tunnels but those that they have now. */
-  readonly dirtyTunnelLists = new Set<PeerId>()
+  readonly unwritten = new Unwritten()
   /** To be read: partners of peers here of whom the database may know more. */
   readonly unread = new Set<PeerId>()
   /** Peers here whose tunnels the database may know more of. */
@@ -128,7 +120,8 @@ export class CoordinatorState {
       synced: "notYet"
     }
     this.#local.set(session.peer, peer)
-    this.dirtyPeers.set(session.peer, { node: peer.node, isLost: false })
+    this.unwritten.setPeer(session.peer, { node: peer.node, isLost: false })
+    this.unwritten.dropTunnelsOf(session.peer)
     this.#setTunnels(session.peer, wanted.tunnels ?? [])
     this.unreadTunnels.add(session.peer)
     this.#tellPartnersOf(session.peer)
@@ -148,14 +141,14 @@ export class CoordinatorState {
     if (local?.session !== session) return
     this.#local.delete(peer)
     if (isGraceful) {
-      this.dirtyPeers.set(peer, undefined)
+      this.unwritten.setPeer(peer, undefined)
       this.#forgetRemote(peer, local.node?.asOf)
       this.#setTunnels(peer, [])
     } else {
       const mapping = { node: local.node, isLost: true }
-      this.dirtyPeers.set(peer, mapping)
+      this.unwritten.setPeer(peer, mapping)
       this.#setRemote(peer, { ...mapping, replica: this.replica })
-      this.#dropUnwrittenTunnels(peer)
+      this.unwritten.dropTunnelsOf(peer)
     }
     this.#tellPartnersOf(peer)
     this.#forgetUnneeded(peer)
@@ -165,7 +158,7 @@ export class CoordinatorState {
   moveAway(session: Session): void {
     if (!this.isCurrent(session)) return
     this.#local.delete(session.peer)
-    this.#dropUnwrittenTunnels(session.peer)
+    this.unwritten.dropTunnelsOf(session.peer)
     this.#forgetUnneeded(session.peer)
   }
 
@@ -174,7 +167,7 @@ export class CoordinatorState {
     if (local?.session !== session) return
     // Within a session what comes later is later, also of a clock that was set back.
     local.node = node
-    this.dirtyPeers.set(session.peer, { node, isLost: false })
+    this.unwritten.setPeer(session.peer, { node, isLost: false })
     this.#tellPartnersOf(session.peer)
   }
 
@@ -185,7 +178,7 @@ export class CoordinatorState {
     if (((partners?.get(to) ?? 0) & outgoing) !== 0 || to === session.peer) return true
     if (this.#outgoing(session.peer).length >= most) return false
     this.#link(session.peer, to)
-    this.#setDirty({ from: session.peer, to, isOpen: true })
+    this.unwritten.setTunnel({ from: session.peer, to, isOpen: true })
     this.#tellBoth(session.peer, to)
     return true
   }
@@ -228,19 +221,30 @@ export class CoordinatorState {
     return { updates, isSynced, isAll: true }
   }
 
-  // --- what the database says
+  // --- what the database is told
 
-  /** Some may have been missed: everything that sessions here need is to be read again. */
-  readAll(): void {
-    for (const peer of this.#local.keys()) this.unreadTunnels.add(peer)
+  takeChanges(): Changes {
+    return this.unwritten.take((peer) => this.#outgoing(peer))
+  }
+
+  /** They were not written, or nobody knows. */
+  putBack(changes: Changes): void {
+    this.unwritten.putBack(changes, (peer) => this.#local.has(peer))
   }
 
   /** All that is here is to be written again, as the database may have lost it. */
   writeAll(): void {
     for (const [peer, { node }] of this.#local) {
-      if (!this.dirtyPeers.has(peer)) this.dirtyPeers.set(peer, { node, isLost: false })
-      this.dirtyTunnelLists.add(peer)
+      this.unwritten.setPeer(peer, { node, isLost: false })
+      this.unwritten.setList(peer)
     }
+  }
+
+  // --- what the database says
+
+  /** Some may have been missed: everything that sessions here need is to be read again. */
+  readAll(): void {
+    for (const peer of this.#local.keys()) this.unreadTunnels.add(peer)
   }
 
   /** Others changed these. */
@@ -258,7 +262,7 @@ export class CoordinatorState {
   readTunnels(peers: ReadonlySet<PeerId>, stored: ReadonlyArray<Tunnel>): void {
     const seen = new Map<PeerId, Set<PeerId>>()
     for (const { from, to } of stored) {
-      if (!peers.has(to) || this.dirtyTunnels.has(keyOf(from, to))) continue
+      if (!peers.has(to) || this.unwritten.hasTunnel(from, to)) continue
       let froms = seen.get(to)
       if (froms === undefined) seen.set(to, froms = new Set())
       froms.add(from)
@@ -271,7 +275,7 @@ export class CoordinatorState {
       for (const partner of this.isDoubtful ? [] : this.#partnersOf(peer)) {
         const isOpen = ((this.#partners.get(peer)?.get(partner) ?? 0) & incoming) !== 0
         if (
-          isOpen && !found.has(partner) && !this.#local.has(partner) && !this.dirtyTunnels.has(keyOf(partner, peer))
+          isOpen && !found.has(partner) && !this.#local.has(partner) && !this.unwritten.hasTunnel(partner, peer)
         ) {
           this.#unlink(partner, peer)
           this.#tellBoth(partner, peer)
@@ -296,7 +300,7 @@ export class CoordinatorState {
     const found = new Map<PeerId, Array<Mapping>>()
     for (const [peer, mapping] of stored) {
       // Of those that are here nobody knows more; of those that were here, neither, until it is written.
-      if (mapping.replica === this.replica && (this.#local.has(peer) || this.dirtyPeers.has(peer))) continue
+      if (mapping.replica === this.replica && (this.#local.has(peer) || this.unwritten.hasPeer(peer))) continue
       const mappings = found.get(peer)
       if (mappings === undefined) found.set(peer, [mapping])
       else mappings.push(mapping)
@@ -304,7 +308,7 @@ export class CoordinatorState {
     for (const peer of peers) {
       // An older session of it ended elsewhere, which until then may have written again which tunnels it had.
       if (this.#local.has(peer) && found.get(peer)?.some(({ isLost }) => isLost) === true) {
-        this.dirtyTunnelLists.add(peer)
+        this.unwritten.setList(peer)
       }
       if (!this.#isPartnerOfLocal(peer)) {
         this.#remote.delete(peer)
@@ -316,7 +320,7 @@ export class CoordinatorState {
         (this.isDoubtful || this.#silent.has(replica)) && !mappings.some((one) => replica === one.replica)
       )
       mappings.push(...missing)
-      const unwritten = this.dirtyPeers.get(peer)
+      const unwritten = this.unwritten.row(peer)
       if (!this.#local.has(peer) && unwritten !== undefined) mappings.push({ ...unwritten, replica: this.replica })
       if (mappings.length === 0) this.#remote.delete(peer)
       else this.#remote.set(peer, mappings)
@@ -418,11 +422,6 @@ export class CoordinatorState {
     return [...this.#partners.get(peer) ?? []].filter(([, ends]) => (ends & outgoing) !== 0).map(([partner]) => partner)
   }
 
-  /** The tunnels that a peer here has opened. */
-  tunnelsOf(peer: PeerId): ReadonlyArray<PeerId> {
-    return this.#outgoing(peer)
-  }
-
   #setTunnels(peer: PeerId, to: ReadonlyArray<PeerId>): void {
     const wanted = new Set(to.filter((partner) => partner !== peer))
     for (const partner of this.#outgoing(peer)) if (!wanted.has(partner)) this.#closeTunnel(peer, partner)
@@ -430,27 +429,13 @@ export class CoordinatorState {
       this.#link(peer, partner)
       this.#tellBoth(peer, partner)
     }
-    this.dirtyTunnelLists.add(peer)
-  }
-
-  /** Whoever opens and closes ever new ones during an outage has his whole list written instead. */
-  #setDirty(tunnel: Tunnel & { readonly isOpen: boolean }): void {
-    this.dirtyTunnels.set(keyOf(tunnel.from, tunnel.to), tunnel)
-    if (this.dirtyTunnels.size <= mostDirtyTunnels) return
-    for (const { from } of this.dirtyTunnels.values()) this.dirtyTunnelLists.add(from)
-    this.dirtyTunnels.clear()
-  }
-
-  /** It says them again wherever it comes back, and what is written late would replace what it has said there by then. */
-  #dropUnwrittenTunnels(peer: PeerId): void {
-    this.dirtyTunnelLists.delete(peer)
-    for (const [key, { from }] of this.dirtyTunnels) if (from === peer) this.dirtyTunnels.delete(key)
+    this.unwritten.setList(peer)
   }
 
   #closeTunnel(from: PeerId, to: PeerId): void {
     if (((this.#partners.get(from)?.get(to) ?? 0) & outgoing) === 0) return
     this.#unlink(from, to)
-    this.#setDirty({ from, to, isOpen: false })
+    this.unwritten.setTunnel({ from, to, isOpen: false })
     this.#tellBoth(from, to)
   }
 
@@ -537,5 +522,3 @@ const isBetter = (
 
 /** A node that was read again is another object. */
 const isSame = (one: Node, other: Node) => one.asOf === other.asOf && JSON.stringify(one) === JSON.stringify(other)
-
-const keyOf = (from: PeerId, to: PeerId) => from + to
