@@ -13,11 +13,11 @@
 import { NodeRuntime } from "@effect/platform-node"
 import { Clock, Effect, Schedule, type Scope } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import * as Cluster from "../../src/database/embedded/Cluster.ts"
 import { type Kind, kinds, stage } from "./faults.ts"
 import * as Load from "./load.ts"
 import * as Measured from "./measured.ts"
@@ -58,13 +58,6 @@ const warmUp = "8 seconds"
 const backlog = 200
 const jobsEvery = 50
 
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
-
 const untilReady = (address: string) =>
   Effect.tryPromise(() => fetch(`${address}/readyz`)).pipe(
     Effect.filterOrFail((response) => response.ok, () => new Error("not ready")),
@@ -75,7 +68,7 @@ const run = Effect.fnUntraced(function*(kind: Kind, directory: string) {
   yield* say(`${kind}: starting PostgreSQL and Lull`)
   const database = yield* stage(kind)
   const serve = Effect.fnUntraced(function*(replica: number) {
-    const port = yield* freePort
+    const port = yield* Cluster.freePort
     const measured = yield* Measured.start({
       name: `lull-${kind}-${replica}`,
       directory,

@@ -20,13 +20,11 @@ import { Array, Context, Duration, Effect, Layer, Schedule } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { Availability } from "../database/Availability.ts"
 import type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
-import { Database, type Options as DoorOptions } from "../database/Database.ts"
-import { Notifications } from "../database/Notifications.ts"
-import type * as PostgresLink from "../database/PostgresLink.ts"
-import { Replica } from "../database/Replica.ts"
+import * as Foundation from "../database/Foundation.ts"
+import type { Notifications } from "../database/Notifications.ts"
+import type { Replica } from "../database/Replica.ts"
 import { DatabaseUnavailable } from "../database/Unavailable.ts"
-import { Loops } from "../loop/Loops.ts"
-import { none, type Outage } from "../testing/Outage.ts"
+import type { Loops } from "../loop/Loops.ts"
 import * as AcquireLoop from "./AcquireLoop.ts"
 import type { Executor } from "./Executor.ts"
 import { isTerminal, type Job, type JobId, type JobRequest, request } from "./Job.ts"
@@ -50,25 +48,21 @@ export class Provisioner extends Context.Service<Provisioner, {
 }>()("lull/provisioner/Provisioner") {
   /** On PostgreSQL, with a worker in this process. */
   static readonly layerPostgres = (
-    options: PostgresLink.Options & DoorOptions & WorkerOptions
+    options: Foundation.PostgresOptions & WorkerOptions
   ): Layer.Layer<Services, InvalidDatabaseUrl, Executor> =>
     Provisioner.layerStores(options).pipe(
       Layer.provideMerge(JobStorePostgres.layer),
-      Layer.provideMerge(Notifications.layerPostgres),
-      Layer.provideMerge(Database.layerPostgres(options)),
-      Layer.provideMerge(Base)
+      Layer.provideMerge(Foundation.layerPostgres(options))
     )
 
   /** In memory, behind a scripted outage: for tests on `TestClock`. */
   static readonly layerMemory = (
-    options: WorkerOptions & DoorOptions & { readonly outage?: Outage | undefined } = {}
+    options: Foundation.MemoryOptions & WorkerOptions = {}
   ): Layer.Layer<Services, never, Executor> =>
     Provisioner.layerStores(options).pipe(
       Layer.provideMerge(JobStoreMemory.layer),
       Layer.provide(JobStoreMemory.JobTable.layer),
-      Layer.provideMerge(Notifications.layerMemory),
-      Layer.provideMerge(Database.layerScripted(options.outage ?? none, options)),
-      Layer.provideMerge(Base)
+      Layer.provideMerge(Foundation.layerMemory(options))
     )
 
   /** On whatever stores are given. */
@@ -92,19 +86,12 @@ export type Services =
   | AcquireLoop.AcquireLoop
   | Reaper.Reaper
   | JobStore
-  | Notifications
-  | Database
-  | Availability
-  | Loops
-  | Replica
-  | SecureRandom.SecureRandom
+  | Foundation.Services
 
 export interface WorkerOptions {
   readonly worker?: AcquireLoop.Options | undefined
   readonly reaper?: Reaper.Options | undefined
 }
-
-const Base = Layer.mergeAll(Loops.layer, Replica.layer).pipe(Layer.provideMerge(SecureRandom.layerWebCrypto))
 
 /**
  * How long a submission whose answer was lost is asked for again, before its caller is told that it is unknown: enough for a

@@ -22,18 +22,16 @@ import {
   Semaphore,
   SubscriptionRef
 } from "effect"
-import { layerWebCrypto, SecureRandom } from "effect/crypto/SecureRandom"
+import { SecureRandom } from "effect/crypto/SecureRandom"
 import { Availability } from "../database/Availability.ts"
 import type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
-import { Database, type Options as DoorOptions } from "../database/Database.ts"
+import * as Foundation from "../database/Foundation.ts"
 import { Notifications } from "../database/Notifications.ts"
-import type * as PostgresLink from "../database/PostgresLink.ts"
 import { Replica } from "../database/Replica.ts"
 import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
-import { none, type Outage } from "../testing/Outage.ts"
 import { CoordinatorState, type Session } from "./CoordinatorState.ts"
 import { limits, type Node, type PeerId, type PeerUpdate } from "./Peer.ts"
 import { forgetAfterHours, PeerStore, topics } from "./PeerStore.ts"
@@ -103,25 +101,21 @@ export class Coordinator extends Context.Service<Coordinator, {
 }>()("lull/tailnet/Coordinator") {
   /** On PostgreSQL, with all that it needs. Beside a `Provisioner`, which has all of it already: `layer` and `PeerStorePostgres.layer`. */
   static readonly layerPostgres = (
-    options: Options & PostgresLink.Options & DoorOptions
+    options: Options & Foundation.PostgresOptions
   ): Layer.Layer<Services, InvalidDatabaseUrl> =>
     Coordinator.layer(options).pipe(
       Layer.provideMerge(PeerStorePostgres.layer),
-      Layer.provideMerge(Notifications.layerPostgres),
-      Layer.provideMerge(Database.layerPostgres(options)),
-      Layer.provideMerge(Base)
+      Layer.provideMerge(Foundation.layerPostgres(options))
     )
 
   /** In memory, behind a scripted outage: for tests on `TestClock`. */
   static readonly layerMemory = (
-    options: Options & DoorOptions & { readonly outage?: Outage | undefined } = {}
+    options: Options & Foundation.MemoryOptions = {}
   ): Layer.Layer<Services> =>
     Coordinator.layer(options).pipe(
       Layer.provideMerge(PeerStoreMemory.layer),
       Layer.provide(PeerStoreMemory.PeerTable.layer),
-      Layer.provideMerge(Notifications.layerMemory),
-      Layer.provideMerge(Database.layerScripted(options.outage ?? none, options)),
-      Layer.provideMerge(Base)
+      Layer.provideMerge(Foundation.layerMemory(options))
     )
 
   /** On whatever store is given. */
@@ -135,17 +129,7 @@ export class Coordinator extends Context.Service<Coordinator, {
 }
 
 /** All that the layers give, for those who want a part. */
-export type Services =
-  | Coordinator
-  | PeerStore
-  | Notifications
-  | Database
-  | Availability
-  | Loops
-  | Replica
-  | SecureRandom
-
-const Base = Layer.mergeAll(Loops.layer, Replica.layer).pipe(Layer.provideMerge(layerWebCrypto))
+export type Services = Coordinator | PeerStore | Foundation.Services
 
 const make = Effect.fnUntraced(function*(options: Options) {
   const availability = yield* Availability

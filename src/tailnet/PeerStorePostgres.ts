@@ -61,7 +61,8 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
             ${pgPlainArray(present.map(({ isLost }) => isLost ? "t" : "f"))}::bool[]
           ) as row (id, node, as_of, is_lost)
           on conflict (id, replica) do update
-            set node = coalesce(excluded.node, peer.node), as_of = coalesce(excluded.as_of, peer.as_of), is_lost = excluded.is_lost, updated_at = now()
+            set node = coalesce(excluded.node, peer.node), as_of = coalesce(excluded.as_of, peer.as_of),
+              is_lost = excluded.is_lost, updated_at = now()
         )`)
       }
       if (gone.length > 0) {
@@ -121,12 +122,12 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
       if (deleted.length === 0) return sql`with ${sql.csv(parts)} ${told}`
       // Which tunnels a list closes is known here only.
       parts.push(sql`deleted as (${sql.join(" union all ", false)(deleted)})`)
+      const head = `${encode(topics.tunnels, replica.id)} `
       return sql`with ${sql.csv(parts)} ${told}
         union all
-        select pg_notify(${channel}, ${`${
-        encode(topics.tunnels, replica.id)
-      } `} || string_agg(from_peer || '/' || to_peer, ' '))
-        from (select *, row_number() over () / ${tunnelsInNotification}::int as part from deleted) as numbered group by part`
+        select pg_notify(${channel}, ${head} || string_agg(from_peer || '/' || to_peer, ' '))
+        from (select *, row_number() over () / ${tunnelsInNotification}::int as part from deleted) as numbered
+        group by part`
     }
 
     return PeerStore.of({

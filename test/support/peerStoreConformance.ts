@@ -15,6 +15,8 @@ export interface Setting {
   /** The stores of two replicas on one empty database. */
   readonly open: Effect.Effect<readonly [a: Store, b: Store], unknown, Scope.Scope>
   readonly clock: "effect" | "live"
+  /** Until the next write has another time. */
+  readonly later: Effect.Effect<unknown>
   /** The database loses the rows of all replicas. */
   readonly loseReplicas: Effect.Effect<unknown, unknown>
 }
@@ -68,6 +70,49 @@ export const conformance = (setting: Setting) => {
       yield* b.write(changes({ peers: [present(1, 9), present(2, 11)] }))
       yield* a.write(changes({ peers: [[uuid(1), undefined], [uuid(2), undefined]] }))
       assert.deepStrictEqual(yield* mappingsOf(b, 1, 2), ["2 b 11"])
+    }))
+
+  test(
+    "of one that has gone and came to another replica with the same node, the later session stays, with its tunnels",
+    (a, b) =>
+      Effect.gen(function*() {
+        yield* a.write(changes({ peers: [present(1, 10)], lists: [[uuid(1), [uuid(3)]]] }))
+        yield* setting.later
+        yield* b.write(changes({ peers: [present(1, 10)], lists: [[uuid(1), [uuid(2)]]] }))
+        yield* a.write(changes({ peers: [[uuid(1), undefined]], lists: [[uuid(1), []]] }))
+        assert.deepStrictEqual(yield* mappingsOf(b, 1), ["1 b 10"])
+        assert.deepStrictEqual(yield* tunnelsTo(b, 2, 3), ["1 2"])
+        yield* b.write(changes({ peers: [[uuid(1), undefined]], lists: [[uuid(1), []]] }))
+        assert.deepStrictEqual(yield* tunnelsTo(b, 2, 3), [])
+      })
+  )
+
+  test("one that was lost elsewhere later is gone all the same", (a, b) =>
+    Effect.gen(function*() {
+      yield* b.write(changes({ peers: [present(1, 10)] }))
+      yield* a.write(changes({ peers: [present(1, 10)], lists: [[uuid(1), [uuid(2)]]] }))
+      yield* setting.later
+      yield* b.write(changes({ peers: [[uuid(1), { node: node(10), isLost: true }]] }))
+      yield* a.write(changes({ peers: [[uuid(1), undefined]], lists: [[uuid(1), []]] }))
+      assert.deepStrictEqual(yield* mappingsOf(b, 1), [])
+      assert.deepStrictEqual(yield* tunnelsTo(b, 2), [])
+    }))
+
+  test("a session without a node keeps that of the one before", (a, b) =>
+    Effect.gen(function*() {
+      yield* a.write(changes({ peers: [[uuid(1), { node: node(1), isLost: true }]] }))
+      yield* a.write(changes({ peers: [[uuid(1), { node: undefined, isLost: false }]] }))
+      assert.deepStrictEqual(yield* mappingsOf(b, 1), ["1 a 1"])
+    }))
+
+  test("loses all of a replica but those that are there", (a, b) =>
+    Effect.gen(function*() {
+      yield* a.write(changes({ peers: [present(1), present(2)] }))
+      yield* b.write(changes({ peers: [present(2, 5)] }))
+      yield* a.loseAllBut([uuid(1)])
+      assert.deepStrictEqual(yield* mappingsOf(b, 1, 2), ["1 a 1", "2 a 2 lost", "2 b 5"])
+      yield* a.loseAllBut([])
+      assert.deepStrictEqual(yield* mappingsOf(b, 1, 2), ["1 a 1 lost", "2 a 2 lost", "2 b 5"])
     }))
 
   test("opens and closes tunnels, and replaces the list of a peer", (a, b) =>

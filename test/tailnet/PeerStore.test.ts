@@ -30,5 +30,5 @@ describe("PeerStoreMemory", () => {
     return stores
   })
 
-  conformance({ open, clock: "effect", loseReplicas: Effect.sync(() => replicas.clear()) })
+  conformance({ open, clock: "effect", later: TestClock.adjust(1), loseReplicas: Effect.sync(() => replicas.clear()) })
 })

@@ -1,10 +1,11 @@
 /** The services and servers that a measurement of the tailnet runs beside itself. */
+import { Effect } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import * as Cluster from "../../../src/database/embedded/Cluster.ts"
 
 export const databaseUrl = process.env["DATABASE_URL"] ?? ""
 const directory = mkdtempSync(join(tmpdir(), "bench-tailnet-"))
@@ -35,12 +36,7 @@ export const portOf = (child: ChildProcess) =>
 
 /** A service, from when it is ready on. */
 export const serve = async (url = databaseUrl) => {
-  const port = await new Promise<number>((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0))
-    })
-  })
+  const port = await Effect.runPromise(Cluster.freePort)
   const child = start("../../src/main.ts", ["serve"], {
     // As `npm start` has it.
     NODE_OPTIONS: "--max-semi-space-size=2",
