@@ -16,6 +16,7 @@ import { Cause, Clock, Context, Duration, Effect, Latch, Layer, Pull, Schedule, 
 import { passAlways } from "../logging/PassAlways.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import { Loops } from "../loop/Loops.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { Link, type ServerIdentity } from "./Link.ts"
 import * as OutageVoice from "./OutageVoice.ts"
 import { type Classified, classify, describe, type Reason } from "./Unavailable.ts"
@@ -58,10 +59,16 @@ export class Availability extends Context.Service<Availability, {
   /** A call was refused, and is counted for the line at the end. */
   readonly countRefused: () => void
   /**
-   * Milliseconds since then in which the database was seen to take our writes: time between two heartbeats that both
-   * were written. What is judged by silence (`Reaper`) counts only these: one's own outage proves nothing about others.
+   * Milliseconds so far in which the database was seen to take our writes: time between two heartbeats that both were
+   * written. What is judged by silence (`Reaper`) counts only these: one's own outage proves nothing about others, nor do
+   * the clocks of anybody. Only differences mean something.
    */
-  readonly writableMillisSince: (at: number) => number
+  readonly writableMillis: () => number
+  /**
+   * Grows whenever the rows may be those of another history: another server, another timeline, or a server of which it is
+   * not known. What was seen of rows before proves nothing about these.
+   */
+  readonly history: () => number
 }>()("lull/database/Availability") {
   static readonly layer = (options: Options = {}): Layer.Layer<Availability, never, Link | Loops> =>
     Layer.effect(Availability, make(options))
@@ -82,7 +89,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let epoch = 0
   let voice: OutageVoice.Voice = OutageVoice.silent
   let lastServer: ServerIdentity | undefined
-  const writable = WritableTime.make()
+  const writable = WritableTime.make(Duration.toMillis(beatEvery) + longestBeat)
+  let history = 0
 
   const say = ([next, lines]: readonly [OutageVoice.Voice, ReadonlyArray<OutageVoice.Line>]) =>
     Effect.suspend(() => {
@@ -98,14 +106,17 @@ const make = Effect.fnUntraced(function*(options: Options) {
     () => Effect.map(link.probe(true), (server) => ({ server, renewed: true }))
   )
 
-  const prove = Effect.map(Clock.currentTimeMillis, (now) => {
-    writable.written(now)
-    return now
+  const prove = Effect.flatMap(monotonicMillis, (at) => {
+    writable.written(at)
+    return Clock.currentTimeMillis
   })
 
   const compareServer = Effect.fnUntraced(function*(server: ServerIdentity | undefined) {
     const last = lastServer
     lastServer = server ?? last
+    if (
+      server === undefined || server.systemIdentifier !== last?.systemIdentifier || server.timeline !== last.timeline
+    ) history++
     if (server === undefined || last === undefined) return
     if (server.systemIdentifier !== last.systemIdentifier) {
       yield* Effect.logWarning(
@@ -216,9 +227,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
     countRefused: () => {
       refused++
     },
-    writableMillisSince: writable.since
+    writableMillis: writable.total,
+    history: () => history
   })
 })
+
+/** Milliseconds that a heartbeat may take, and a little more for a process that is busy. */
+const longestBeat = 4_000
 
 /** Whether a failure of this kind may be one of old connections only. */
 const concernsConnections = (reason: Reason) => reason !== "Full" && reason !== "SchemaMissing"

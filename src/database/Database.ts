@@ -45,19 +45,27 @@ export interface Options {
   readonly availability?: Availability.Options | undefined
 }
 
+/** Work at the door. `operation` names it as `Service.method`. */
+export type Pass = <A, E, R>(
+  operation: string,
+  work: Effect.Effect<A, E, R>
+) => Effect.Effect<A, DoorError<E>, Exclude<R, PgClient>>
+
 export class Database extends Context.Service<Database, {
-  /**
-   * Work that changes nothing. `operation` names it as `Service.method`.
-   */
-  readonly read: <A, E, R>(
-    operation: string,
-    work: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, DoorError<E>, Exclude<R, PgClient>>
+  /** Work that changes nothing. */
+  readonly read: Pass
   /** Work that changes something, and is safe to repeat. */
-  readonly write: <A, E, R>(
-    operation: string,
-    work: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, DoorError<E>, Exclude<R, PgClient>>
+  readonly write: Pass
+  /**
+   * The same for Lull's own stores: what becomes of their work says how the database is, and what becomes of an
+   * application's does not.
+   */
+  readonly own: {
+    readonly read: Pass
+    readonly write: Pass
+    /** Work that has to get through while the pool is in trouble: over the connection of the heartbeat, if need be. */
+    readonly vital: Pass
+  }
 }>()("lull/database/Database") {
   /** In front of whatever `Link` is given. */
   static readonly layerLink = (
@@ -130,7 +138,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
     if (classified === undefined) {
       yield* Metric.update(failed, 1)
       const { code, detail } = Unavailable.describe(error)
-      return yield* new Unavailable.QueryFailed({ operation: what.operation, sqlState: code, detail, cause: error })
+      return yield* new Unavailable.QueryFailed({
+        operation: what.operation,
+        kind: Unavailable.kindOf(code),
+        outcome: "notDone",
+        sqlState: code,
+        detail,
+        cause: error
+      })
     }
     yield* Metric.update(unavailable, 1)
     availability.report(classified)
@@ -153,10 +168,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
       )
     })
 
-  return Database.of({
-    read: (operation, work) => pass({ kind: "read", operation }, work),
-    write: (operation, work) => pass({ kind: "write", operation }, work)
-  })
+  const read: Pass = (operation, work) => pass({ kind: "read", operation }, work)
+  const write: Pass = (operation, work) => pass({ kind: "write", operation }, work)
+  return Database.of({ read, write, own: { read, write, vital: write } })
 })
 
 const whileRolledBack = {

@@ -77,7 +77,7 @@ const selfTestTopic = "listener-test"
 
 const makePostgres = Effect.gen(function*() {
   const availability = yield* Availability
-  const database = yield* Database
+  const { own: database } = yield* Database
   const listener = yield* Listener
   const loops = yield* Loops
   const random = yield* SecureRandom

@@ -44,9 +44,20 @@ export class DatabaseUnavailable extends Data.TaggedError("DatabaseUnavailable")
   }
 }
 
-/** The database answered, and the answer was an error: a fault of the statement or of its parameters. */
+/**
+ * Why a statement failed on a database that is there.
+ *
+ * - `data`: a value is refused, and will be again: out of range, malformed, against a constraint, too large.
+ * - `statement`: the statement is wrong: its syntax, a name in it, a right that is missing.
+ * - `passing`: everything else: locked, canceled, out of time, in conflict. The same work may succeed later.
+ */
+export type FailureKind = "data" | "statement" | "passing"
+
+/** The database answered, and the answer was an error. Nothing of the statement was done, unless `outcome` says otherwise. */
 export class QueryFailed extends Data.TaggedError("QueryFailed")<{
   readonly operation: string
+  readonly kind: FailureKind
+  readonly outcome: WorkOutcome
   /** PostgreSQL's five characters, if it was PostgreSQL that failed. */
   readonly sqlState: string | undefined
   readonly detail: string
@@ -166,6 +177,16 @@ export const classify = (error: unknown): Classified | undefined => {
     default:
       return undefined
   }
+}
+
+/**
+ * What kind of failure this is. Classes of SQLSTATE whose failures repeat with the same values: 21 cardinality, 22 data,
+ * 23 constraints, 44 check option, 54 limits of a program; and with the same statement: 0A, 26, 34, 42. What carries no
+ * state at all is the driver's own: a value that it can not encode, or a row that it can not decode.
+ */
+export const kindOf = (sqlState: string | undefined): FailureKind => {
+  if (sqlState === undefined || !/^[0-9A-Z]{5}$/.test(sqlState) || /^(21|22|23|44|54)/.test(sqlState)) return "data"
+  return /^(0A|26|34|42)/.test(sqlState) ? "statement" : "passing"
 }
 
 /** Deadlocks and serialization failures: the transaction was rolled back, and doing it again may well succeed. */

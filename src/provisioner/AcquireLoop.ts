@@ -42,6 +42,7 @@ import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
 import { ExecutionFailed, Executor } from "./Executor.ts"
+import { HeldLeases } from "./HeldLeases.ts"
 import { covers, type JobId, type JobOutcome, type LeasedJob, Tags } from "./Job.ts"
 import { JobStore, type StoreError, topics } from "./JobStore.ts"
 import type * as OutputBuffer from "./OutputBuffer.ts"
@@ -87,8 +88,11 @@ export class AcquireLoop extends Context.Service<AcquireLoop, {
 }>()("lull/provisioner/AcquireLoop") {
   static readonly layer = (
     options: Options = {}
-  ): Layer.Layer<AcquireLoop, never, Availability | Executor | JobStore | Loops | Notifications | Replica> =>
-    Layer.effect(AcquireLoop, make(options))
+  ): Layer.Layer<
+    AcquireLoop,
+    never,
+    Availability | Executor | HeldLeases | JobStore | Loops | Notifications | Replica
+  > => Layer.effect(AcquireLoop, make(options))
 }
 
 class TimeLimitReached extends Data.TaggedError("TimeLimitReached")<{ readonly limit: Duration.Duration }> {}
@@ -131,6 +135,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const slotFree = Latch.makeUnsafe(true)
   const beatNow = Latch.makeUnsafe(false)
   const noneRunning = Latch.makeUnsafe(true)
+
+  yield* (yield* HeldLeases).add(({ job, token }) => held.get(job)?.job.token === token)
 
   const reporter = yield* Reporter.make({
     buffer: options.output,

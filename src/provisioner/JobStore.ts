@@ -85,11 +85,11 @@ export interface OutputBatch extends Lease {
   readonly lines: ReadonlyArray<OutputLine>
 }
 
-/** A job whose lease has run out, and whose worker may be gone. */
-export interface ExpiredLease extends Lease {
+/** A lease as it is stored. */
+export interface KnownLease extends Lease {
   readonly worker: string
-  /** How long ago it ran out, by the clock of the database. */
-  readonly overdue: Duration.Duration
+  /** Another text after each renewal. */
+  readonly renewal: string
 }
 
 export interface OutputPosition {
@@ -130,10 +130,10 @@ export class JobStore extends Context.Service<JobStore, {
     id: JobId,
     options: { readonly after?: OutputPosition | undefined; readonly limit: number }
   ) => Effect.Effect<ReadonlyArray<StoredLine>, StoreError>
-  /** Jobs whose lease has run out. */
-  readonly expired: (limit: number) => Effect.Effect<ReadonlyArray<ExpiredLease>, StoreError>
-  /** Takes these jobs from their workers, if nothing was heard of them since; see `afterLoss` in `Job`. */
-  readonly reap: (leases: ReadonlyArray<ExpiredLease>) => Effect.Effect<ReadonlyArray<JobId>, StoreError>
+  /** All leases. Fails where a renewal would fail, too. */
+  readonly leases: Effect.Effect<ReadonlyArray<KnownLease>, StoreError>
+  /** Takes these jobs from their workers, unless their leases were renewed since; see `afterLoss` in `Job`. */
+  readonly reap: (leases: ReadonlyArray<KnownLease>) => Effect.Effect<ReadonlyArray<JobId>, StoreError>
 }>()("lull/provisioner/JobStore") {}
 
 /** How long a job that failed with attempts left waits for the next: 1 s, 2 s, 4 s, …, at most a minute. */

@@ -24,7 +24,8 @@ import {
 
 interface Row extends Job {
   readonly token: number
-  readonly leaseUntil: number
+  /** Of its lease. */
+  readonly renewals: number
 }
 
 /** What the database would hold. */
@@ -38,7 +39,7 @@ export class JobTable extends Context.Service<JobTable, {
 export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notifications> = Layer.effect(
   JobStore,
   Effect.gen(function*() {
-    const database = yield* Database
+    const { own: database } = yield* Database
     const notifications = yield* Notifications
     const { output, rows } = yield* JobTable
 
@@ -50,7 +51,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
         discard: true
       })
 
-    const toJob = ({ leaseUntil: _, token: __, ...job }: Row): Job => job
+    const toJob = ({ renewals: _, token: __, ...job }: Row): Job => job
 
     const submit = (jobs: ReadonlyArray<NewJob>) =>
       Effect.gen(function*() {
@@ -68,7 +69,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
           const row: Row = existing ?? {
             ...pendingJob(job, now),
             token: 0,
-            leaseUntil: 0
+            renewals: 0
           }
           if (existing === undefined) added.push(row)
           if (job.idempotencyKey !== undefined) byKey.set(job.idempotencyKey, row)
@@ -187,7 +188,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
                 token: row.token + 1,
                 attempt: row.attempt + 1,
                 startedAt: now,
-                leaseUntil: now + Duration.toMillis(options.lease)
+                renewals: row.renewals + 1
               }))
             for (const row of taken) rows.set(row.id, row)
             const due = Math.min(...pending.map((row) => row.notBefore ?? 0).filter((at) => at > now))
@@ -197,16 +198,17 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
             }
           })
         ),
-      heartbeat: (leases, lease) =>
-        database.write(
+      heartbeat: (leases) =>
+        database.vital(
           "JobStore.heartbeat",
-          Effect.map(Clock.currentTimeMillis, (now) =>
+          Effect.sync(() =>
             leases.map((held) => {
               const row = rows.get(held.job)
               if (!isHeld(row, held)) return "lost"
-              rows.set(row.id, { ...row, leaseUntil: now + Duration.toMillis(lease) })
+              rows.set(row.id, { ...row, renewals: row.renewals + 1 })
               return row.status === "canceling" ? "canceling" : "held"
-            }))
+            })
+          )
         ),
       finish: (reports) => database.write("JobStore.finish", finish(reports)),
       appendOutput: (batches) => database.write("JobStore.appendOutput", append(batches)),
@@ -220,21 +222,19 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
             ).slice(0, limit)
           )
         ),
-      expired: (limit) =>
-        database.read(
-          "JobStore.expired",
-          Effect.map(Clock.currentTimeMillis, (now) =>
-            [...rows.values()]
-              .filter((row) => (row.status === "running" || row.status === "canceling") && row.leaseUntil < now)
-              .sort((a, b) => a.leaseUntil - b.leaseUntil)
-              .slice(0, limit)
-              .map((row) => ({
-                job: row.id,
-                token: row.token,
-                worker: row.worker ?? "",
-                overdue: Duration.millis(now - row.leaseUntil)
-              })))
-        ),
+      leases: database.write(
+        "JobStore.leases",
+        Effect.sync(() =>
+          [...rows.values()]
+            .filter((row) => row.status === "running" || row.status === "canceling")
+            .map((row) => ({
+              job: row.id,
+              token: row.token,
+              worker: row.worker ?? "",
+              renewal: String(row.renewals)
+            }))
+        )
+      ),
       reap: (leases) =>
         database.write(
           "JobStore.reap",
@@ -243,7 +243,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
             const reaped: Array<Row> = []
             for (const lease of leases) {
               const row = rows.get(lease.job)
-              if (!isHeld(row, lease) || row.leaseUntil >= now) continue
+              if (!isHeld(row, lease) || String(row.renewals) !== lease.renewal) continue
               const status = afterLoss(row)
               const next: Row = {
                 ...row,

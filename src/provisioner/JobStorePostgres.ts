@@ -37,13 +37,16 @@ interface NoRow {
 
 const uniqueViolation = "23505"
 
+/** Leases that are watched: more than any fleet has. */
+const mostLeases = 100_000
+
 /** Batches of output that one reading looks into: some megabytes at most. */
 const batchesAtOnce = 64
 
 export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
   JobStore,
   Effect.gen(function*() {
-    const database = yield* Database
+    const { own: database } = yield* Database
 
     const milliseconds = (column: string) => `(extract(epoch from ${column}) * 1000)::float8 as ${column}`
     const columns = `id, type, tag_key, priority, status, input, idempotency_key, ${
@@ -266,7 +269,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
 
     const heartbeat: JobStore["Service"]["heartbeat"] = (leases, lease) =>
       Effect.map(
-        database.write(
+        database.vital(
           "JobStore.heartbeat",
           Effect.flatMap(PgClient, (sql) =>
             // A row that somebody else is changing is not waited for; what counts is read beside the update.
@@ -360,24 +363,22 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
       )
     }
 
-    const expired: JobStore["Service"]["expired"] = (limit) =>
-      Effect.map(
-        database.read(
-          "JobStore.expired",
-          Effect.flatMap(PgClient, (sql) =>
-            sql<{ id: JobId; token: bigint; worker: string; overdue: number }>`select id, token, worker,
-                (extract(epoch from now() - lease_until) * 1000)::float8 as overdue
-              from lull.job where status in ('running', 'canceling') and lease_until < now()
-              order by lease_until limit ${String(limit)}::int`)
-        ),
-        (rows) =>
-          rows.map((row) => ({
-            job: row.id,
-            token: Number(row.token),
-            worker: row.worker,
-            overdue: Duration.millis(row.overdue)
-          }))
-      )
+    // The update locks the table as a renewal would, and changes nothing.
+    const leases: JobStore["Service"]["leases"] = Effect.map(
+      database.write(
+        "JobStore.leases",
+        Effect.flatMap(
+          PgClient,
+          (sql) =>
+            sql<{ id: JobId; token: bigint; worker: string; renewal: string }>`with as_renewals as (
+              update lull.job set lease_until = null where false
+            )
+            select id, token, worker, lease_until::text as renewal from lull.job
+            where status in ('running', 'canceling') limit ${mostLeases}`
+        )
+      ),
+      (rows) => rows.map(({ id, renewal, token, worker }) => ({ job: id, token: Number(token), worker, renewal }))
+    )
 
     const reap: JobStore["Service"]["reap"] = (leases) =>
       Effect.map(
@@ -386,7 +387,8 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
           Effect.flatMap(PgClient, (sql) =>
             sql<{ readonly id: JobId }>`with gone as (
                 select j.id from lull.job j join ${leaseList(sql, leases)} on l.job = j.id
-                where ${sql.literal(isHeldBy("l"))} and j.lease_until < now()
+                where ${sql.literal(isHeldBy("l"))}
+                  and j.lease_until::text = (${pgArray(leases.map(({ renewal }) => renewal))}::text[])[l.position]
                 for update of j skip locked
               ), reaped as (
                 update lull.job j set
@@ -416,7 +418,7 @@ export const layer: Layer.Layer<JobStore, never, Database> = Layer.effect(
       finish: (reports) => reports.length === 0 ? Effect.succeed([]) : finish(reports),
       appendOutput: (batches) => batches.length === 0 ? Effect.succeed([]) : appendOutput(batches),
       readOutput,
-      expired,
+      leases,
       reap: (leases) => leases.length === 0 ? Effect.succeed([]) : reap(leases)
     })
   })

@@ -27,6 +27,7 @@ import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import type { Loops } from "../loop/Loops.ts"
 import * as AcquireLoop from "./AcquireLoop.ts"
 import type { Executor } from "./Executor.ts"
+import { HeldLeases } from "./HeldLeases.ts"
 import { isTerminal, type Job, type JobId, type JobRequest, request } from "./Job.ts"
 import * as JobIds from "./JobIds.ts"
 import { type IdempotencyConflict, type JobNotFound, JobStore, type QueryError, type StoreError } from "./JobStore.ts"
@@ -77,7 +78,7 @@ export class Provisioner extends Context.Service<Provisioner, {
       Layer.effect(Provisioner, make),
       AcquireLoop.AcquireLoop.layer(options.worker),
       Reaper.Reaper.layer({ lease: options.worker?.lease, ...options.reaper })
-    )
+    ).pipe(Layer.provide(HeldLeases.layer))
 }
 
 /** All that the layers give, for those who want a part. */

@@ -1,20 +1,26 @@
 /**
- * Ends what has had no heartbeat for its lease: jobs whose worker is gone.
+ * Takes jobs from workers that are gone.
  *
- * Silence during one's own outage is no evidence. A reaper counts only time in which it could itself write to the
- * database (`Availability.writableMillisSince`): after an hour without it nobody is reaped for having been silent in that
- * hour, and live workers have a whole lease to be heard again. So a job is taken from its worker when its lease has run out
- * *and* this replica could write for at least a lease since the last heartbeat.
+ * A worker is gone when the lease of its job **has not changed for a whole lease of this reaper's own writable time**: time
+ * on a monotonic clock in which this replica could itself write (`Availability.writableMillis`). No clock of the database or of
+ * another machine is asked, so that one that jumps changes nothing, in either direction; an outage counts for nobody, nor does
+ * time in which this process stood still.
  *
- * Every replica reaps; the fencing token and the row's lock decide who does it.
+ * - What was seen of another history of the data (a failover, a restore) proves nothing: all leases are watched from the
+ *   beginning, and live workers renew theirs in the first seconds.
+ * - What runs in this process is never taken, whatever its lease says (`HeldLeases`).
+ * - A look is a write, so that it fails on a table that takes none: leases could not have been renewed either.
+ *
+ * Every replica reaps; a lease that was renewed since it was seen, the fencing token and the row's lock decide who does it.
  */
-import { Clock, Context, Duration, Effect, Layer } from "effect"
+import { Context, Duration, Effect, Layer } from "effect"
 import { Availability } from "../database/Availability.ts"
 import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
-import { type ExpiredLease, JobStore, type StoreError } from "./JobStore.ts"
+import { HeldLeases } from "./HeldLeases.ts"
+import { JobStore, type KnownLease, type StoreError } from "./JobStore.ts"
 
 export interface Options {
   /** As long as that of the workers. Default 30 seconds. */
@@ -23,67 +29,89 @@ export interface Options {
   readonly every?: Duration.Input | undefined
 }
 
-/** Jobs in one look; there is another at once when there are more. */
+/** Jobs that are taken in one statement. */
 const atOnce = 100
 
-/** Whether the silence of a worker proves that it is gone. Times in milliseconds. */
-export const isGone = (silence: {
-  readonly overdue: number
-  readonly lease: number
-  readonly now: number
-  readonly writableSince: (at: number) => number
-}): boolean => silence.writableSince(silence.now - silence.overdue - silence.lease) >= silence.lease
+/** What is known of leases, and since when each has not changed, in writable time. */
+export type Watch = ReadonlyMap<string, { readonly renewal: string; readonly since: number }>
+
+export const nothingSeen: Watch = new Map()
+
+/**
+ * A look: what is known from now on, and which leases have not changed for too long. Pure. `asked` and `answered` are the
+ * writable time before and after the leases were read: both err on the side of patience.
+ */
+export const look = (
+  known: Watch,
+  seen: ReadonlyArray<KnownLease>,
+  time: { readonly asked: number; readonly answered: number; readonly lease: number }
+): readonly [Watch, gone: ReadonlyArray<KnownLease>] => {
+  const next = new Map<string, { readonly renewal: string; readonly since: number }>()
+  const gone: Array<KnownLease> = []
+  for (const lease of seen) {
+    const key = `${lease.job}/${lease.token}`
+    const before = known.get(key)
+    if (before === undefined || before.renewal !== lease.renewal) {
+      next.set(key, { renewal: lease.renewal, since: time.answered })
+      continue
+    }
+    next.set(key, before)
+    if (time.asked - before.since >= time.lease) gone.push(lease)
+  }
+  return [next, gone]
+}
 
 export class Reaper extends Context.Service<Reaper, {
-  /** One look; answers how many jobs were reaped. */
+  /** One look; answers how many jobs were taken from their workers. */
   readonly look: Effect.Effect<number, StoreError>
 }>()("lull/provisioner/Reaper") {
-  static readonly layer = (options: Options = {}): Layer.Layer<Reaper, never, Availability | JobStore | Loops> =>
-    Layer.effect(
-      Reaper,
-      Effect.gen(function*() {
-        const availability = yield* Availability
-        const loops = yield* Loops
-        const store = yield* JobStore
-        const lease = Duration.toMillis(Duration.fromInputUnsafe(options.lease ?? Duration.seconds(30)))
-        const every = Duration.fromInputUnsafe(options.every ?? Duration.seconds(10))
-
-        const look = Effect.gen(function*() {
-          const expired = yield* store.expired(atOnce)
-          const now = yield* Clock.currentTimeMillis
-          const gone = expired.filter((job: ExpiredLease) =>
-            isGone({
-              overdue: Duration.toMillis(job.overdue),
-              lease,
-              now,
-              writableSince: availability.writableMillisSince
-            })
-          )
-          const reaped = yield* store.reap(gone)
-          if (reaped.length > 0) {
-            yield* Effect.logWarning(
-              `${reaped.length} ${reaped.length === 1 ? "job was" : "jobs were"} taken from workers that are gone: ` +
-                [...new Set(gone.map((job) => job.worker))].slice(0, 5).join(", ")
-            )
-          }
-          return reaped.length
-        })
-
-        const session = Effect.forever(Effect.gen(function*() {
-          yield* availability.awaitAvailable
-          const reaped = yield* look
-          if (reaped < atOnce) yield* Effect.sleep(every)
-        }))
-
-        const loop = yield* ControlLoop.make({
-          name: "reaper",
-          session,
-          policy: Backoff.acquire,
-          quiet: (cause) =>
-            cause.reasons.every((reason) => reason._tag === "Fail" && reason.error instanceof DatabaseUnavailable)
-        })
-        yield* loops.fork(loop.name, loop.run)
-        return Reaper.of({ look })
-      })
-    )
+  static readonly layer = (
+    options: Options = {}
+  ): Layer.Layer<Reaper, never, Availability | HeldLeases | JobStore | Loops> => Layer.effect(Reaper, make(options))
 }
+
+const make = Effect.fnUntraced(function*(options: Options) {
+  const availability = yield* Availability
+  const heldLeases = yield* HeldLeases
+  const loops = yield* Loops
+  const store = yield* JobStore
+  const lease = Duration.toMillis(Duration.fromInputUnsafe(options.lease ?? Duration.seconds(30)))
+  const every = Duration.fromInputUnsafe(options.every ?? Duration.seconds(10))
+  let watch = nothingSeen
+  let history = availability.history()
+
+  const lookOnce = Effect.gen(function*() {
+    const asked = availability.writableMillis()
+    const seen = yield* store.leases
+    if (availability.history() !== history) {
+      history = availability.history()
+      watch = nothingSeen
+    }
+    const [next, silent] = look(watch, seen, { asked, answered: availability.writableMillis(), lease })
+    watch = next
+    const gone = silent.filter((known) => !heldLeases.holds(known))
+    let count = 0
+    for (let from = 0; from < gone.length; from += atOnce) {
+      count += (yield* store.reap(gone.slice(from, from + atOnce))).length
+    }
+    if (count > 0) {
+      yield* Effect.logWarning(
+        `${count} ${count === 1 ? "job was" : "jobs were"} taken from workers that are gone: ` +
+          [...new Set(gone.map(({ worker }) => worker))].slice(0, 5).join(", ")
+      )
+    }
+    return count
+  })
+
+  const loop = yield* ControlLoop.make({
+    name: "reaper",
+    session: Effect.forever(
+      Effect.andThen(availability.awaitAvailable, Effect.andThen(lookOnce, Effect.sleep(every)))
+    ),
+    policy: Backoff.acquire,
+    quiet: (cause) =>
+      cause.reasons.every((reason) => reason._tag === "Fail" && reason.error instanceof DatabaseUnavailable)
+  })
+  yield* loops.fork(loop.name, loop.run)
+  return Reaper.of({ look: lookOnce })
+})

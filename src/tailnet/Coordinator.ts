@@ -194,9 +194,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let server: string | undefined
   let doubtfulSince = 0
   let mayHaveRisen = false
-  const doubt = (now: number) => {
+  const doubt = () => {
     state.isDoubtful = true
-    doubtfulSince = now
+    doubtfulSince = availability.writableMillis()
     mayHaveRisen = true
     toWrite.openUnsafe()
     state.writeAll()
@@ -204,16 +204,16 @@ const make = Effect.fnUntraced(function*(options: Options) {
     announce()
   }
   /** The connections were made anew: the database may be another one, which has lost our last second, and that of others. */
-  const noteEpoch = (now: number) => {
+  const noteEpoch = () => {
     const current = SubscriptionRef.getUnsafe(availability.state)
     if (current._tag !== "Available" || current.epoch === epoch) return
-    if (epoch > 0) doubt(now)
+    if (epoch > 0) doubt()
     epoch = current.epoch
   }
   /** Noted before what was read is believed: an idle connection may be made anew without anybody having noticed. */
-  const noteServer = (of: string, now: number) => {
-    noteEpoch(now)
-    if (server !== undefined && server !== of) doubt(now)
+  const noteServer = (of: string) => {
+    noteEpoch()
+    if (server !== undefined && server !== of) doubt()
     server = of
   }
 
@@ -226,7 +226,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         store.tunnelsTo(local),
         () => Effect.sync(() => local.forEach((peer) => state.unreadTunnels.add(peer)))
       )
-      noteServer(tunnels.server, yield* Clock.currentTimeMillis)
+      noteServer(tunnels.server)
       state.readTunnels(new Set(local), tunnels.rows)
     }
     const peers = takeKeys(state.unread, rowsAtOnce)
@@ -235,9 +235,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
         store.mappings(peers),
         () => Effect.sync(() => peers.forEach((peer) => state.unread.add(peer)))
       )
-      const now = yield* Clock.currentTimeMillis
-      noteServer(mappings.server, now)
-      noteReplicas(mappings.rows.map(([, mapping]) => mapping.replica), now)
+      noteServer(mappings.server)
+      noteReplicas(mappings.rows.map(([, mapping]) => mapping.replica))
       state.readMappings(new Set(peers), mappings.rows)
     }
     state.noteRead()
@@ -256,18 +255,20 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   // --- the other replicas
 
-  /** When the heartbeat of each was seen to change, by this replica's own clock. */
+  /** When the heartbeat of each was seen to change, in writable time of this replica's own. */
   const heard = new Map<string, { beat: string | undefined; at: number; isLeaving: boolean }>()
 
-  const noteReplicas = (ids: Iterable<string>, now: number) => {
+  const noteReplicas = (ids: Iterable<string>) => {
     for (const id of ids) {
-      if (id !== replica.id && !heard.has(id)) heard.set(id, { beat: undefined, at: now, isLeaving: false })
+      if (id !== replica.id && !heard.has(id)) {
+        heard.set(id, { beat: undefined, at: availability.writableMillis(), isLeaving: false })
+      }
     }
   }
 
   const check = Effect.gen(function*() {
     const rows = yield* store.replicas
-    const now = yield* Clock.currentTimeMillis
+    const now = availability.writableMillis()
     for (const { beat, id, isLeaving } of rows) {
       if (id === replica.id) continue
       const known = heard.get(id)
@@ -279,7 +280,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     for (const [id, { at, isLeaving }] of heard) {
       // Its peers have been forgotten by then, too.
       if (!stored.has(id) && now - at > Duration.toMillis(forgetReplicaAfter)) heard.delete(id)
-      else if (availability.writableMillisSince(at) >= (isLeaving ? leavingLease : lease)) silent.add(id)
+      else if (now - at >= (isLeaving ? leavingLease : lease)) silent.add(id)
     }
     // A peer of ours that was lost in a session before is of this replica, which is not silent.
     state.setSilent(silent)
@@ -288,10 +289,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   const watch = Effect.gen(function*() {
     yield* availability.awaitAvailable
-    noteEpoch(yield* Clock.currentTimeMillis)
+    noteEpoch()
     if (state.knowsRemotePeers) yield* check
     // By now every replica that lives has written again what it has, or is known to be silent.
-    if (state.isDoubtful && availability.writableMillisSince(doubtfulSince) >= lease) {
+    if (state.isDoubtful && availability.writableMillis() - doubtfulSince >= lease) {
       state.isDoubtful = false
       state.readAll()
       announce()

@@ -45,7 +45,7 @@ export const layer: Layer.Layer<
   PeerStore,
   Effect.gen(function*() {
     const availability = yield* Availability
-    const database = yield* Database
+    const { own: database } = yield* Database
     const loops = yield* Loops
     const notifications = yield* Notifications
     const replica = yield* Replica

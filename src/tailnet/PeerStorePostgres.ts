@@ -22,7 +22,7 @@ type OfServer<Row> = (Row | { readonly [Key in keyof Row]: null }) & { readonly 
 export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.effect(
   PeerStore,
   Effect.gen(function*() {
-    const database = yield* Database
+    const { own: database } = yield* Database
     const replica = yield* Replica
 
     const write = (sql: PgClient, changes: Changes) => {

@@ -82,8 +82,8 @@ describe("JobStorePostgres", () => {
               lines: [{ index: 0, stream: "stdout", at: 0, text: "line" }]
             }))
           )
-          yield* store.expired(10)
-          yield* store.reap(jobs.map((job) => ({ ...job, worker, overdue: Duration.zero })))
+          yield* store.leases
+          yield* store.reap(jobs.map((job) => ({ ...job, worker, renewal: "never" })))
           yield* store.cancel(jobs[0]!.job)
           yield* store.finish(jobs.map((job) => ({ ...job, outcome: { status: "succeeded", result: 1 } })))
           yield* store.list({ limit: 10 })

@@ -2,47 +2,71 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Random } from "effect"
 import { TestClock } from "effect/testing"
 import { make as makeWritableTime } from "../../src/database/WritableTime.ts"
-import { isGone } from "../../src/provisioner/Reaper.ts"
+import { JobId } from "../../src/provisioner/Job.ts"
+import type { KnownLease } from "../../src/provisioner/JobStore.ts"
+import { look, nothingSeen } from "../../src/provisioner/Reaper.ts"
 import * as Outage from "../../src/testing/Outage.ts"
 import { newJobs, replica, type Run, World } from "../support/replicas.ts"
+import { uuid } from "../support/TailnetWorld.ts"
 
 const lease = 30_000
+const held = (renewal: string): KnownLease => ({ job: JobId.make(uuid(1)), token: 1, worker: "w", renewal })
 
-/** Spans in which the reaper could write, in seconds. */
-const writable = (...spans: ReadonlyArray<readonly [from: number, to: number]>) => {
-  const time = makeWritableTime()
-  for (const [from, to] of spans) {
-    time.written(from * 1000)
-    time.written(to * 1000)
-    time.interrupted()
-  }
-  return time.since
-}
-
-describe("isGone", () => {
+describe("look", () => {
+  // Each look: the writable time, and what the lease was then.
   const cases: ReadonlyArray<
-    readonly [what: string, overdueSeconds: number, spans: ReadonlyArray<readonly [number, number]>, gone: boolean]
+    readonly [what: string, looks: ReadonlyArray<readonly [at: number, renewal: string]>, gone: boolean]
   > = [
-    ["a lease that has just run out, and could write all the time", 1, [[0, 1_000]], true],
-    ["could not write for one second of the lease", 0, [[0, 980], [981, 1_000]], false],
-    ["an hour's outage that ended just now", 3_000, [[0, 5], [999, 1_000]], false],
-    ["an outage that ended a lease ago", 500, [[0, 5], [970, 1_000]], true],
-    [
-      "a database that comes and goes, and was there for a lease in all",
-      500,
-      [[500, 510], [600, 610], [700, 710]],
-      true
-    ],
-    ["a reaper that has just started", 100, [[990, 1_000]], false]
+    ["a lease that was never seen before, however old", [[90_000, "a"]], false],
+    ["a lease that has not changed for a whole lease", [[1_000, "a"], [31_000, "a"]], true],
+    ["a lease that has not changed for a little less", [[1_000, "a"], [30_999, "a"]], false],
+    ["a lease that changed in between", [[1_000, "a"], [20_000, "b"], [31_000, "b"]], false],
+    ["a lease that went back, as after a restore", [[1_000, "b"], [20_000, "a"], [31_000, "a"]], false],
+    ["looks between which nothing could be written", [[1_000, "a"], [1_000, "a"], [1_000, "a"]], false],
+    ["a worker that stopped later", [[0, "a"], [10_000, "b"], [20_000, "b"], [40_000, "b"]], true]
   ]
-  for (const [what, overdue, spans, gone] of cases) {
-    it(`${gone ? "is" : "is not"} proven by the silence of a worker: ${what}`, () => {
-      assert.strictEqual(
-        isGone({ overdue: overdue * 1000, lease, now: 1_000_000, writableSince: writable(...spans) }),
-        gone
-      )
+  for (const [what, looks, isGone] of cases) {
+    it(`${isGone ? "takes" : "does not take"} a job for ${what}`, () => {
+      let watch = nothingSeen
+      let gone: ReadonlyArray<KnownLease> = []
+      for (const [at, renewal] of looks) {
+        ;[watch, gone] = look(watch, [held(renewal)], { asked: at, answered: at, lease })
+      }
+      assert.strictEqual(gone.length, isGone ? 1 : 0)
     })
   }
+
+  it("errs on the side of patience about the time that an answer takes", () => {
+    const [watch] = look(nothingSeen, [held("a")], { asked: 0, answered: 4_000, lease })
+    assert.lengthOf(look(watch, [held("a")], { asked: 32_000, answered: 36_000, lease })[1], 0)
+    assert.lengthOf(look(watch, [held("a")], { asked: 34_000, answered: 36_000, lease })[1], 1)
+  })
+
+  it("knows no more leases than there are", () => {
+    const [watch] = look(nothingSeen, [held("a")], { asked: 0, answered: 0, lease })
+    assert.strictEqual(look(watch, [], { asked: 1, answered: 1, lease })[0].size, 0)
+  })
+})
+
+describe("writable time", () => {
+  const total = (times: ReadonlyArray<number | "failed">) => {
+    const time = makeWritableTime(6_000)
+    for (const at of times) {
+      if (at === "failed") time.interrupted()
+      else time.written(at)
+    }
+    return time.total()
+  }
+  it("is the time between heartbeats that followed each other", () => {
+    assert.strictEqual(total([0, 2_000, 4_000]), 4_000)
+    assert.strictEqual(total([0, 2_000, "failed", 4_000, 6_000]), 4_000)
+  })
+  it("is not the time in which this process stood still", () => {
+    assert.strictEqual(total([0, 2_000, 42_000, 44_000]), 4_000)
+  })
+  it("does not go back with a clock", () => {
+    assert.strictEqual(total([2_000, 0, 2_000]), 2_000)
+  })
 })
 
 describe("Reaper", () => {

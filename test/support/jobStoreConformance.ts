@@ -378,21 +378,23 @@ export const conformance = <Services>(setting: Setting<Services>) => {
   )
 
   test(
-    "reaps a job whose lease has run out, and refuses its late worker",
+    "takes jobs from their worker unless their leases were renewed since they were seen, and refuses the late worker",
     Effect.gen(function*() {
       const store = yield* JobStore
       const [once, twice, canceling, beaten] = yield* newJobs([{}, { maxAttempts: 2 }, {}, {}])
       yield* store.submit([once!, twice!, canceling!, beaten!])
       const { jobs } = yield* acquire(4)
       yield* store.cancel(canceling!.id)
-      assert.deepStrictEqual(yield* store.expired(9), [])
-      yield* setting.expireLeases
-      const expired = yield* store.expired(9)
-      assert.strictEqual(expired.length, 4)
-      assert.isTrue(expired.every(({ overdue, worker }) => worker === workerA && Duration.toMillis(overdue) > 0))
+      const seen = yield* store.leases
+      assert.deepStrictEqual(
+        seen.map(({ job, token, worker }) => [job, token, worker]).toSorted(),
+        jobs.map(({ job, token }) => [job, token, workerA]).toSorted()
+      )
+      assert.deepStrictEqual(yield* store.leases, seen)
       assert.deepStrictEqual(yield* store.heartbeat([jobs[3]!], lease), ["held"])
-      assert.deepStrictEqual((yield* store.reap(expired)).toSorted(), [once!.id, twice!.id, canceling!.id].toSorted())
-      assert.deepStrictEqual(yield* store.reap(expired), [])
+      assert.deepStrictEqual((yield* store.reap(seen)).toSorted(), [once!.id, twice!.id, canceling!.id].toSorted())
+      assert.deepStrictEqual(yield* store.reap(seen), [])
+      assert.deepStrictEqual((yield* store.leases).map(({ job }) => job), [beaten!.id])
       assert.strictEqual((yield* store.get(once!.id)).status, "failed")
       assert.strictEqual((yield* store.get(twice!.id)).status, "pending")
       assert.strictEqual((yield* store.get(canceling!.id)).status, "canceled")

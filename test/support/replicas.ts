@@ -11,6 +11,7 @@ import { Replica } from "../../src/database/Replica.ts"
 import { Loops } from "../../src/loop/Loops.ts"
 import * as AcquireLoop from "../../src/provisioner/AcquireLoop.ts"
 import { ExecutionFailed, Executor, type JobOutput } from "../../src/provisioner/Executor.ts"
+import { HeldLeases } from "../../src/provisioner/HeldLeases.ts"
 import { JobId, type JobRequest, type LeasedJob, request } from "../../src/provisioner/Job.ts"
 import { JobStore } from "../../src/provisioner/JobStore.ts"
 import * as JobStoreMemory from "../../src/provisioner/JobStoreMemory.ts"
@@ -84,6 +85,7 @@ export const replica = Effect.fnUntraced(function*(runs: Array<Run>, options: Op
     AcquireLoop.AcquireLoop.layer(options.worker),
     ...(options.reaper === false ? [] : [Reaper.Reaper.layer(options.reaper)])
   ).pipe(
+    Layer.provide(HeldLeases.layer),
     Layer.provideMerge(CountingStore),
     Layer.provideMerge(Database.layerScripted(options.outage ?? Outage.none)),
     Layer.provideMerge(Loops.layer),
