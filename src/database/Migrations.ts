@@ -82,6 +82,48 @@ const migrations = {
       id integer primary key default 1 check (id = 1),
       key text not null
     )`
+  ),
+  // Jobs wait in queues: one for each type and set of tags that was ever asked for, so that a worker looks only where it may
+  // take, however much waits elsewhere. The version before knows neither, and works beside this one: the trigger fills
+  // in for it.
+  "0003_queues": statements(
+    `create table lull.queue (
+      id uuid primary key,
+      type text not null,
+      tags jsonb not null,
+      xact xid8 not null default pg_current_xact_id()
+    )`,
+    `create index queue_xact on lull.queue (xact)`,
+    `create function lull.queue_id(type text, tag_key text) returns uuid language sql immutable parallel safe as
+      $$ select encode(substring(
+        sha256(convert_to(octet_length(type) || ':' || type || tag_key, 'UTF8')) from 1 for 16), 'hex')::uuid $$`,
+    `alter table lull.job add column queue uuid, add column asked_not_before timestamptz`,
+    `insert into lull.queue (id, type, tags)
+      select distinct lull.queue_id(type, tag_key), type, tag_key::jsonb from lull.job
+      where status in ('pending', 'running', 'canceling')`,
+    `update lull.job set queue = lull.queue_id(type, tag_key), asked_not_before = not_before
+      where status in ('pending', 'running', 'canceling') or not_before is not null`,
+    `create function lull.fill_in_queue() returns trigger language plpgsql as $$
+      begin
+        new.queue := lull.queue_id(new.type, new.tag_key);
+        new.asked_not_before := new.not_before;
+        insert into lull.queue (id, type, tags) values (new.queue, new.type, new.tag_key::jsonb) on conflict do nothing;
+        return new;
+      end $$`,
+    `create trigger fill_in_queue before insert on lull.job
+      for each row when (new.queue is null) execute function lull.fill_in_queue()`,
+    `create index job_queue on lull.job (queue, priority desc, id) where status = 'pending' and not waiting`,
+    `drop index lull.job_pending`,
+    `create index job_ended on lull.job (status, id) where status in ('succeeded', 'failed', 'canceled')`,
+    `create table lull.worker (
+      id uuid primary key,
+      replica uuid not null,
+      name text not null,
+      tags jsonb not null,
+      types text[],
+      slots integer not null,
+      started_at timestamptz not null default now()
+    )`
   )
 }
 

@@ -1,6 +1,6 @@
 /**
- * A worker: takes jobs, runs them, keeps their leases, reports them. One per process; ten slots are ten jobs at a time,
- * taken by one query, never by ten.
+ * A worker: takes jobs, runs them, keeps their leases, reports them. It has an identity of its own, so that a process may have
+ * several; ten slots are ten jobs at a time, taken by one query, never by ten.
  *
  * ```text
  *   posted, poll, due ──▶ acquire ──▶ run (one fiber a job) ──▶ Reporter ──▶ answered
@@ -13,14 +13,16 @@
  * - When the answer of an acquire was lost, the next one also asks for what this worker holds and does not know of.
  * - An outage changes nothing for a running job. Its lease may run out meanwhile: the first heartbeat afterwards prolongs
  *   it, and the `Reaper` of no replica counts the time in which that replica could not write.
- * - A lease that is lost is lost: its job is stopped, and nothing is reported of it.
+ * - A lease that is lost is lost: its run is stopped, and nothing is reported of it. A successor in this process begins when it has
+ *   ended (`Runs`).
+ * - Only types that the executor runs are taken. While the executor can run none (a full disk), jobs are given back as they were,
+ *   and no others are taken.
  * - Shutdown: no new jobs; the running ones may end until `shutdownDeadline`, then are canceled, or given back when they
  *   may be started again; then what is to be reported has `reportDeadline`, and what could not be said is logged.
  */
 import {
   Cause,
   Context,
-  Data,
   Duration,
   Effect,
   Exit,
@@ -29,11 +31,11 @@ import {
   Layer,
   Option,
   Random,
-  Result,
+  Schedule,
   Schema,
-  Scope,
-  Tracer
+  Scope
 } from "effect"
+import { SecureRandom } from "effect/crypto/SecureRandom"
 import { Availability } from "../database/Availability.ts"
 import { Notifications } from "../database/Notifications.ts"
 import { Replica } from "../database/Replica.ts"
@@ -41,18 +43,22 @@ import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
-import { ExecutionFailed, Executor } from "./Executor.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
+import { Executor, type ExecutorUnable } from "./Executor.ts"
 import { HeldLeases } from "./HeldLeases.ts"
-import { covers, type JobId, type JobOutcome, type LeasedJob, Tags } from "./Job.ts"
-import { JobStore, type StoreError, topics } from "./JobStore.ts"
+import { covers, type JobId, JobType, Tags } from "./Job.ts"
+import { JobStore, type StoreError, topics, type UnreadableJob, type Worker } from "./JobStore.ts"
 import type * as OutputBuffer from "./OutputBuffer.ts"
 import * as Reporter from "./Reporter.ts"
+import * as Runs from "./Runs.ts"
 
 export interface Options {
   /** Jobs at a time. Default 4. */
   readonly slots?: number | undefined
   /** What kinds of jobs it takes; see `covers` in `Job`. Default: none, so only untagged jobs. */
   readonly tags?: Tags | undefined
+  /** For people. Default: the name of the replica, with a number from the second worker of a process on. */
+  readonly name?: string | undefined
   /** A worker that is not heard of for longer may lose its jobs. Default 30 seconds. */
   readonly lease?: Duration.Input | undefined
   /** Between two heartbeats of the leases; also how soon a cancel arrives at the latest. Default 5 seconds. */
@@ -66,8 +72,9 @@ export interface Options {
   readonly output?: OutputBuffer.Options | undefined
 }
 
-/** Results that wait for the database; at this many the worker takes no new jobs. */
+/** Results that wait for the database; at this many, or at so many bytes, the worker takes no new jobs. */
 const mostUnanswered = 10_000
+const mostUnansweredBytes = 64 * 1_048_576
 
 /** Jobs in one acquire: with more slots than that, the next are taken while these are started. */
 const jobsAtOnce = 1_000
@@ -75,135 +82,135 @@ const jobsAtOnce = 1_000
 /** Leases in one heartbeat statement. */
 const leasesAtOnce = 1_000
 
-/** Who has waited for the database does not come back in the same instant as all others. */
+/** Those who have waited for the database do not all come back in the same instant. */
 const wakeSpread = Duration.millis(200)
 
+/** Between two looks whether an executor that was unable can run jobs again. */
+const recovery = Backoff.exponential({ floor: "100 millis", cap: "5 seconds" })
+
+/** To say that this worker is gone, when it ends. */
+const farewellWithin = Duration.seconds(1)
+
 export class AcquireLoop extends Context.Service<AcquireLoop, {
+  /** Who it is, as the store knows it. */
+  readonly worker: Worker
   readonly slots: number
   readonly tags: Tags
   /** Jobs that run now. */
   readonly running: () => ReadonlyArray<JobId>
   /** Jobs that have ended here, and whose end is not stored yet. */
   readonly unanswered: () => ReadonlyArray<JobId>
+  /** Why it takes no jobs, while its executor can run none. */
+  readonly unable: () => string | undefined
 }>()("lull/provisioner/AcquireLoop") {
   static readonly layer = (
     options: Options = {}
   ): Layer.Layer<
     AcquireLoop,
     never,
-    Availability | Executor | HeldLeases | JobStore | Loops | Notifications | Replica
+    Availability | Executor | HeldLeases | JobStore | Loops | Notifications | Replica | SecureRandom
   > => Layer.effect(AcquireLoop, make(options))
 }
 
-class TimeLimitReached extends Data.TaggedError("TimeLimitReached")<{ readonly limit: Duration.Duration }> {}
-
-interface Held {
-  readonly job: LeasedJob
-  fiber: Fiber.Fiber<unknown, unknown> | undefined
-  /** Why it is being stopped. */
-  stop: "canceled" | "lost" | "shutdown" | undefined
-  running: boolean
-}
+const identify = Effect.fnUntraced(function*(options: Options) {
+  const executor = yield* Executor
+  const replica = yield* Replica
+  const number = yield* (yield* HeldLeases).nextNumber
+  const worker: Worker = {
+    id: yield* (yield* SecureRandom).uuidV4(),
+    replica: replica.id,
+    name: options.name ?? (number === 1 ? replica.name : `${replica.name}/${number}`),
+    tags: options.tags ?? {},
+    types: executor.types,
+    slots: options.slots ?? 4
+  }
+  return worker
+})
 
 const make = Effect.fnUntraced(function*(options: Options) {
   const availability = yield* Availability
   const executor = yield* Executor
+  const heldLeases = yield* HeldLeases
   const loops = yield* Loops
   const notifications = yield* Notifications
-  const replica = yield* Replica
   const store = yield* JobStore
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
-  // Spans are made where somebody looks at them.
-  const isTraced = (yield* Effect.tracer) !== Context.get(Context.empty(), Tracer.Tracer)
   // An acquire outlives the beginning of a shutdown: its fiber is in a scope that is closed at the end of it.
   const runScope = yield* Scope.make()
 
-  const slots = options.slots ?? 4
-  const tags = options.tags ?? {}
+  const worker = yield* identify(options)
+  const { slots, tags } = worker
   const lease = Duration.fromInputUnsafe(options.lease ?? Duration.seconds(30))
   const heartbeatEvery = Duration.fromInputUnsafe(options.heartbeatEvery ?? Duration.seconds(5))
   const pollEvery = Duration.fromInputUnsafe(options.pollEvery ?? Duration.seconds(10))
   const shutdownDeadline = Duration.fromInputUnsafe(options.shutdownDeadline ?? Duration.seconds(10))
   const reportDeadline = Duration.fromInputUnsafe(options.reportDeadline ?? Duration.seconds(5))
 
-  const held = new Map<JobId, Held>()
   /** Stopped for a lost lease, and results that were refused: said in one line at the next heartbeat. */
   const lost: Array<JobId> = []
   const refused: Array<JobId> = []
-  let running = 0
   const posted = Latch.makeUnsafe(false)
   const slotFree = Latch.makeUnsafe(true)
   const beatNow = Latch.makeUnsafe(false)
-  const noneRunning = Latch.makeUnsafe(true)
-
-  yield* (yield* HeldLeases).add(({ job, token }) => held.get(job)?.job.token === token)
+  const isAble = Latch.makeUnsafe(true)
+  let unable: ExecutorUnable | undefined
+  /** Its executor was unable, and has begun no job since: one is tried before others are taken. */
+  let isUnproven = false
 
   const reporter = yield* Reporter.make({
     buffer: options.output,
-    onAnswered: ({ job, token }, accepted) => {
-      if (held.get(job)?.job.token === token) held.delete(job)
-      if (!accepted) refused.push(job)
+    onAnswered: (answered, verdict) => {
+      runs.drop(answered)
+      if (verdict === "refused") refused.push(answered.job)
       slotFree.openUnsafe()
     }
   })
 
-  // --- running
-
-  const attempt = ({ job }: Held) => {
-    const run = Effect.suspend(() => executor.run(job, reporter.output(job)))
-    const limited = job.timeout === undefined ? run : Effect.timeoutOrElse(run, {
-      duration: Duration.millis(job.timeout),
-      orElse: () => Effect.fail(new TimeLimitReached({ limit: Duration.millis(job.timeout ?? 0) }))
-    })
-    return isTraced
-      ? Effect.withSpan(limited, "Executor.run", {
-        root: true,
-        attributes: { job: job.job, type: job.type, attempt: job.attempt }
-      })
-      : limited
-  }
-
-  const ended = (entry: Held, exit: Exit.Exit<unknown, ExecutionFailed | TimeLimitReached>) => {
-    const { job } = entry
-    entry.running = false
-    if (entry.stop === "lost") {
-      held.delete(job.job)
-      reporter.forget(job.job)
-    } else {
-      if (Exit.isFailure(exit) && exit.cause.reasons.some(Cause.isDieReason)) {
-        runFork(Effect.logError(`the executor died of job ${job.job}`, exit.cause))
-      }
-      reporter.report(job, outcomeOf(exit, entry))
+  const runs: Runs.Runs = yield* Runs.make({
+    executor,
+    reporter,
+    onEnd: (_, failure) => {
+      if (failure === undefined) isUnproven = false
+      else if (unable === undefined) runFork(recover(failure))
+      slotFree.openUnsafe()
     }
-    // Only now: a shutdown that waits for the last job then also waits for its report.
-    running--
-    if (running === 0) noneRunning.openUnsafe()
+  })
+  yield* heldLeases.add(runs.holds)
+
+  // --- an executor that can run no jobs
+
+  const ready = executor.ready ?? Effect.void
+  let retries = yield* Schedule.toStepWithMetadata(recovery)
+
+  /** Takes no jobs until the executor says that it can run them. */
+  const recover = Effect.fnUntraced(function*(failure: ExecutorUnable) {
+    const since = yield* monotonicMillis
+    if (!isUnproven) {
+      retries = yield* Schedule.toStepWithMetadata(recovery)
+      yield* Effect.logWarning(`this worker can not run jobs, and takes none until it can: ${failure.reason}`)
+    }
+    unable = failure
+    isUnproven = true
+    isAble.closeUnsafe()
+    let isReady = false
+    while (!isReady) {
+      yield* Effect.ignore(retries(undefined))
+      isReady = yield* Effect.match(ready, {
+        onFailure: (still) => {
+          unable = still
+          return false
+        },
+        onSuccess: () => true
+      })
+    }
+    const lasted = Duration.millis((yield* monotonicMillis) - since)
+    yield* Effect.logInfo(`this worker can run jobs again, after ${Duration.format(lasted)}`)
+    unable = undefined
+    isAble.openUnsafe()
     slotFree.openUnsafe()
-  }
+  })
 
-  /** From now on it takes a slot, and its lease is kept. */
-  const enlist = (job: LeasedJob): Held => {
-    const entry: Held = { job, fiber: undefined, stop: undefined, running: true }
-    held.set(job.job, entry)
-    running++
-    noneRunning.closeUnsafe()
-    return entry
-  }
-
-  // Whoever ends at once, as most jobs of an application in the same process do, costs one fiber and no turn of the
-  // scheduler. Jobs outlive the beginning of a shutdown, so they belong to no scope.
-  const start = (entry: Held) =>
-    Effect.map(Effect.forkDetach(attempt(entry), { startImmediately: true }), (fiber) => {
-      entry.fiber = fiber
-      if (entry.stop !== undefined) fiber.interruptUnsafe()
-      fiber.addObserver((exit) => ended(entry, exit))
-    })
-
-  const stop = (entry: Held, why: Exclude<Held["stop"], undefined>) => {
-    if (entry.stop === "lost" || !entry.running) return
-    entry.stop = why
-    entry.fiber?.interruptUnsafe()
-  }
+  const checkGround = Effect.catch(ready, (failure) => unable === undefined ? recover(failure) : Effect.void)
 
   // --- taking
 
@@ -211,7 +218,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let unsure = false
 
   /** Jobs that may be taken now. */
-  const room = () => Math.min(slots - running, mostUnanswered - held.size, jobsAtOnce)
+  const room = () => {
+    if (unable !== undefined || reporter.unansweredBytes() >= mostUnansweredBytes) return 0
+    const free = Math.min(slots - runs.running(), mostUnanswered - runs.size(), jobsAtOnce)
+    return isUnproven ? Math.min(free, 1 - runs.running()) : free
+  }
 
   /** Whether more jobs are wanted: as long as the session lives. */
   let isTaking = false
@@ -224,28 +235,38 @@ const make = Effect.fnUntraced(function*(options: Options) {
     readonly next: Fiber.Fiber<Acquired, StoreError> | undefined
   }
 
+  /** A job that can not be read ends alone, and is named. */
+  const refuse = ({ problem, ...held }: UnreadableJob) =>
+    Effect.andThen(
+      Effect.logError(`job ${held.job} can not be run: ${problem}`),
+      Effect.sync(() => {
+        const job = { ...held, type: "", input: null, tags: {}, timeout: undefined, maxAttempts: held.attempt }
+        runs.hold(job)
+        reporter.report(job, { status: "failed", result: null, error: problem })
+      })
+    )
+
   const acquire: Effect.Effect<Acquired, StoreError> = Effect.gen(function*() {
     const limit = room()
     // Closed before the query: a posting that comes during it opens the latch again, and is looked for afterwards.
     posted.closeUnsafe()
-    const { jobs, nextDue } = yield* store.acquire({
-      worker: replica.id,
-      tags,
+    const { isMore, jobs, nextDue, unreadable } = yield* store.acquire({
+      worker,
       limit,
       lease,
-      reclaim: unsure ? [...held.keys()] : undefined
+      reclaim: unsure ? runs.all().map(({ job }) => job) : undefined
     }).pipe(Effect.tapError(() =>
       Effect.sync(() => {
         unsure = true
       })
     ))
     unsure = false
-    const entries = jobs.map(enlist)
-    const perhapsMore = jobs.length >= limit
+    const entries = jobs.map(runs.enlist)
     // The database looks for the next jobs while these are started.
-    const next = perhapsMore && isTaking && room() > 0 ? yield* send : undefined
-    yield* Effect.forEach(entries, start, { discard: true })
-    return { perhapsMore, nextDue, next }
+    const next = isMore && isTaking && room() > 0 ? yield* send : undefined
+    yield* Effect.forEach(entries, runs.start, { discard: true })
+    yield* Effect.forEach(unreadable, refuse, { discard: true })
+    return { perhapsMore: isMore, nextDue, next }
   })
 
   let inFlight: Fiber.Fiber<Acquired, StoreError> | undefined
@@ -258,16 +279,36 @@ const make = Effect.fnUntraced(function*(options: Options) {
       }))
   )
 
+  /** The history of the database in which this worker is registered. */
+  let registered: number | undefined
+  const register = Effect.suspend(() => {
+    const history = availability.history()
+    if (registered === history) return Effect.void
+    return Effect.map(store.register(worker), () => {
+      registered = history
+    })
+  })
+
+  const waitForRoom = Effect.gen(function*() {
+    yield* isAble.await
+    while (room() <= 0) {
+      slotFree.closeUnsafe()
+      yield* slotFree.await
+    }
+    if (!availability.isOpen()) yield* waitForDatabase
+    yield* register
+    // After standing still for longer than a lease: what was lost meanwhile is stopped before anything is taken.
+    const since = (yield* monotonicMillis) - confirmedAt
+    if (runs.running() > 0 && since > Duration.toMillis(lease)) yield* beatLeases
+  })
+
   const takeJobs = Effect.gen(function*() {
     isTaking = true
     let sent: Fiber.Fiber<Acquired, StoreError> | undefined
+    yield* checkGround
     while (true) {
       if (sent === undefined) {
-        while (room() <= 0) {
-          slotFree.closeUnsafe()
-          yield* slotFree.await
-        }
-        if (!availability.isOpen()) yield* waitForDatabase
+        yield* waitForRoom
         sent = yield* send
       }
       const { next, nextDue, perhapsMore }: Acquired = yield* Fiber.join(sent)
@@ -288,27 +329,32 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   // --- leases
 
+  /** When the leases were last known to be held, on a monotonic clock. */
+  let confirmedAt = yield* monotonicMillis
+
   const beatLeases = Effect.gen(function*() {
-    const entries = [...held.values()]
+    const asked = yield* monotonicMillis
+    const entries = runs.all()
     for (let from = 0; from < entries.length; from += leasesAtOnce) {
       const part = entries.slice(from, from + leasesAtOnce)
       const verdicts = yield* store.heartbeat(part.map(({ job }) => ({ job: job.job, token: job.token })), lease)
-      for (const [at, entry] of part.entries()) {
-        if (verdicts[at] === "canceling") stop(entry, "canceled")
-        // Of a job that has ended here the answer to its report will tell.
-        if (verdicts[at] === "lost" && entry.running) {
-          stop(entry, "lost")
-          lost.push(entry.job.job)
+      for (const [at, run] of part.entries()) {
+        if (verdicts[at] === "canceling") runs.stop(run, "canceled")
+        // Of a job that has ended here the answer to its report will say it.
+        if (verdicts[at] === "lost" && run.isRunning && run.stop !== "lost") {
+          runs.stop(run, "lost")
+          lost.push(run.job.job)
         }
       }
     }
+    confirmedAt = asked
   })
 
   const keepLeases = Effect.forever(Effect.gen(function*() {
     yield* Effect.raceFirst(Effect.sleep(heartbeatEvery), beatNow.await)
     beatNow.closeUnsafe()
     yield* sayWhatWasLost
-    if (held.size === 0) return
+    if (runs.size() === 0) return
     // The failure of a heartbeat in an outage is nobody's fault, and no job's end: it comes as soon as it can.
     yield* Effect.catchTag(
       beatLeases,
@@ -333,16 +379,17 @@ const make = Effect.fnUntraced(function*(options: Options) {
     )
   })
 
-  const runningJobs = () => [...held.values()].filter((entry) => entry.running).map((entry) => entry.job.job)
-
-  /** Sets of tags that were posted, and whether they are for this worker. */
+  /** Postings that were seen, and whether they are for this worker. */
   const known = new Map<string, boolean>()
-  const isForUs = (key: string): boolean => {
-    const answer = known.get(key)
+  const isForUs = (payload: string): boolean => {
+    const answer = known.get(payload)
     if (answer !== undefined) return answer
     if (known.size > 1_000) known.clear()
-    const decided = Option.match(decodeTags(key), { onNone: () => true, onSome: (posted) => covers(tags, posted) })
-    known.set(key, decided)
+    const decided = Option.match(decodePosting(payload), {
+      onNone: () => true,
+      onSome: ([type, wanted]) => covers(tags, wanted) && (worker.types?.includes(type) ?? true)
+    })
+    known.set(payload, decided)
     return decided
   }
 
@@ -352,7 +399,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       beatNow.openUnsafe()
     } else if (event.topic === topics.posted) {
       if (event.payload === "*" || isForUs(event.payload)) posted.openUnsafe()
-    } else if (event.topic === topics.canceling && runningJobs().some((job) => job === event.payload)) {
+    } else if (event.topic === topics.canceling && runs.runningJobs().some((job) => job === event.payload)) {
       beatNow.openUnsafe()
     }
   })
@@ -361,15 +408,15 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   const shutdown = Effect.gen(function*() {
     if (inFlight !== undefined) yield* Effect.timeoutOption(Fiber.await(inFlight), shutdownDeadline)
-    if (running > 0) {
+    if (runs.running() > 0) {
       yield* Effect.logInfo(
-        `waiting for ${jobsNamed(runningJobs())} to end, at most ${Duration.format(shutdownDeadline)}`
+        `waiting for ${jobsNamed(runs.runningJobs())} to end, at most ${Duration.format(shutdownDeadline)}`
       )
-      yield* Effect.timeoutOption(noneRunning.await, shutdownDeadline)
+      yield* Effect.timeoutOption(runs.noneRunning, shutdownDeadline)
     }
-    for (const entry of held.values()) stop(entry, "shutdown")
+    for (const run of runs.all()) runs.stop(run, "shutdown")
     // An executor has to come to an end by itself; the deadline is for one that does not.
-    yield* Effect.timeoutOption(noneRunning.await, shutdownDeadline)
+    yield* Effect.timeoutOption(runs.noneRunning, shutdownDeadline)
     const reported = yield* Effect.timeoutOption(reporter.drained, reportDeadline)
     if (reported._tag === "None") {
       yield* Effect.logError(
@@ -377,10 +424,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
           "other workers will find the lease expired"
       )
     }
+    if (registered !== undefined) {
+      yield* Effect.ignore(Effect.timeout(store.register({ ...worker, slots: 0 }), farewellWithin))
+    }
     yield* Scope.close(runScope, Exit.void)
   })
 
-  // Whoever was started last is stopped first: the acquire loop, then this, then all that it needs.
+  // What was started last is stopped first: the acquire loop, then this, then all that it needs.
 
   const keeper = yield* ControlLoop.make({
     name: "leases",
@@ -402,50 +452,18 @@ const make = Effect.fnUntraced(function*(options: Options) {
   })
   yield* loops.fork(taker.name, taker.run)
 
-  return AcquireLoop.of({ slots, tags, running: runningJobs, unanswered: reporter.unanswered })
+  return AcquireLoop.of({
+    worker,
+    slots,
+    tags,
+    running: runs.runningJobs,
+    unanswered: reporter.unanswered,
+    unable: () => unable?.reason
+  })
 })
 
-const decodeTags = Schema.decodeUnknownOption(Schema.fromJsonString(Tags))
-
-const outcomeOf = (exit: Exit.Exit<unknown, ExecutionFailed | TimeLimitReached>, entry: Held): JobOutcome => {
-  if (Exit.isSuccess(exit)) {
-    const result = exit.value ?? null
-    return isJson(result)
-      ? { status: "succeeded", result }
-      : { status: "failed", result: null, error: "its result is not a JSON value" }
-  }
-  for (const reason of exit.cause.reasons) {
-    if (Cause.isFailReason(reason)) {
-      return reason.error instanceof ExecutionFailed
-        ? {
-          status: entry.stop === "canceled" ? "canceled" : "failed",
-          result: isJson(reason.error.result) ? reason.error.result : null,
-          error: storable(reason.error.error)
-        }
-        : {
-          status: "failed",
-          result: null,
-          error: `stopped at its time limit of ${Duration.format(reason.error.limit)}`
-        }
-    }
-    if (Cause.isDieReason(reason)) {
-      return { status: "failed", result: null, error: storable(`its executor died: ${String(reason.defect)}`) }
-    }
-  }
-  if (entry.stop === "canceled") return { status: "canceled", result: null, error: "canceled while it was running" }
-  const error = "stopped, as its worker was shut down"
-  return entry.job.attempt < entry.job.maxAttempts
-    ? { status: "failed", result: null, error }
-    : { status: "canceled", result: null, error }
-}
-
-/** PostgreSQL's text knows neither NUL nor half a surrogate pair. */
-const storable = (text: string) => text.replaceAll("\0", "\uFFFD").toWellFormed()
-
-const isJson = (value: unknown): boolean =>
-  Result.isSuccess(Result.try(() => {
-    if (JSON.stringify(value) === undefined) throw new TypeError("not a JSON value")
-  }))
+/** Type and tags; of the version before, tags alone, which are then looked for whatever their type. */
+const decodePosting = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Tuple([JobType, Tags])))
 
 /** Up to this many are named in a line. */
 const mostNamed = 5

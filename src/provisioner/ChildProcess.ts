@@ -21,7 +21,7 @@
 import { Clock, Data, Duration, Effect, Fiber, Schema } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync } from "node:fs"
-import { chmod, mkdir, readdir, rm } from "node:fs/promises"
+import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import type { Readable } from "node:stream"
 import type { JobOutput } from "./Executor.ts"
@@ -37,6 +37,13 @@ export class CommandNotStarted extends Data.TaggedError("CommandNotStarted")<{
 }> {
   override get message() {
     return this.error
+  }
+}
+
+/** No command could have run: nothing is wrong with this one. */
+export class NoGround extends Data.TaggedError("NoGround")<{ readonly reason: string }> {
+  override get message() {
+    return this.reason
   }
 }
 
@@ -125,7 +132,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     if (remarks.length > 0) yield* output.write("lull", remarks)
   })
 
-  return Effect.fn("ChildProcess.run")(function*(job: LeasedJob, input: CommandInput, output: JobOutput) {
+  const run = Effect.fn("ChildProcess.run")(function*(job: LeasedJob, input: CommandInput, output: JobOutput) {
     const cwd = join(directory, `${job.job}-${job.attempt}`)
     yield* Effect.acquireRelease(makeDirectory(cwd), () => removeDirectory(cwd))
     yield* makeDirectory(temporaryDirectory(cwd))
@@ -135,7 +142,22 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     )
     return yield* awaitExit(running.child)
   }, Effect.scoped)
+
+  /** Whether a directory can be made and written into, and a process be started. */
+  const ready = Effect.gen(function*() {
+    const cwd = join(directory, `.ready-${process.pid}`)
+    yield* Effect.acquireRelease(makeDirectory(cwd), () => removeDirectory(cwd))
+    yield* Effect.tryPromise({
+      try: () => writeFile(join(cwd, "probe"), "x".repeat(probeBytes)),
+      catch: (cause) => new NoGround({ reason: `could not write into the directory of jobs: ${describe(cause)}` })
+    })
+  }).pipe(Effect.scoped)
+
+  return { run, ready }
 })
+
+/** A block of a disk: a full one still makes empty files. */
+const probeBytes = 4_096
 
 interface Environment {
   readonly cwd: string
@@ -149,7 +171,7 @@ const leaseEntry = (lease: string) => `LULL_JOB_LEASE=${lease}`
 const temporaryDirectory = (cwd: string) => join(cwd, "tmp")
 
 const spawnCommand = (input: CommandInput, environment: Environment) =>
-  Effect.callback<{ child: ChildProcess; stdout: Chunks; stderr: Chunks }, CommandNotStarted>((resume) => {
+  Effect.callback<{ child: ChildProcess; stdout: Chunks; stderr: Chunks }, CommandNotStarted | NoGround>((resume) => {
     const [program, ...args] = input.command
     const env = {
       PATH: process.env["PATH"] ?? defaultPath,
@@ -160,7 +182,8 @@ const spawnCommand = (input: CommandInput, environment: Environment) =>
       LULL_JOB_LEASE: environment.lease
     }
     const stdin = input.stdin === null ? "ignore" : "pipe"
-    const fail = (cause: unknown) => resume(Effect.fail(notStarted(program, cause, env["PATH"] ?? "")))
+    const fail = (cause: unknown) =>
+      resume(Effect.fail(noGround(environment.cwd, cause) ?? notStarted(program, cause, env["PATH"] ?? "")))
     try {
       const child = spawn(program, args, {
         cwd: environment.cwd,
@@ -181,6 +204,18 @@ const spawnCommand = (input: CommandInput, environment: Environment) =>
       fail(cause)
     }
   })
+
+/** What a spawn fails with when it is not the command's fault: no process, memory or descriptor left, no directory. */
+const groundCodes: ReadonlySet<string> = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOBUFS", "ENOSPC", "EIO"])
+
+const noGround = (cwd: string, cause: unknown): NoGround | undefined => {
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : ""
+  if (groundCodes.has(code)) return new NoGround({ reason: `could not start a process: ${describe(cause)}` })
+  // A missing working directory is answered like a missing program.
+  return code === "ENOENT" && !existsSync(cwd)
+    ? new NoGround({ reason: `the working directory ${cwd} is gone` })
+    : undefined
+}
 
 const notStarted = (program: string, cause: unknown, path: string): CommandNotStarted => {
   const code = cause instanceof Error && "code" in cause ? String(cause.code) : ""
@@ -298,8 +333,7 @@ const makeDirectory = (cwd: string) =>
       await rm(cwd, { recursive: true, force: true })
       await mkdir(cwd, { recursive: true, mode: 0o700 })
     },
-    catch: (cause) =>
-      new CommandNotStarted({ error: `could not make the working directory: ${describe(cause)}`, exitCode: null })
+    catch: (cause) => new NoGround({ reason: `could not make a directory for a job: ${describe(cause)}` })
   })
 
 /** A directory that cannot be removed is no failure of the job, but somebody has to know. */

@@ -29,12 +29,29 @@ export class ExecutionFailed extends Data.TaggedError("ExecutionFailed")<{
   }
 }
 
+/**
+ * The job was not started, for a reason that has nothing to do with it: a full disk, no process left. The worker gives it back
+ * as it was, and takes no other until it can run jobs again.
+ */
+export class ExecutorUnable extends Data.TaggedError("ExecutorUnable")<{
+  /** What is wrong, in one sentence. */
+  readonly reason: string
+}> {
+  override get message() {
+    return this.reason
+  }
+}
+
 /** Runs one job to its end and returns its result, any JSON value. */
-export type Run = (job: LeasedJob, output: JobOutput) => Effect.Effect<unknown, ExecutionFailed>
+export type Run = (job: LeasedJob, output: JobOutput) => Effect.Effect<unknown, ExecutionFailed | ExecutorUnable>
 
 export class Executor extends Context.Service<Executor, {
   /** Runs one job to its end. Interruption cancels it: it returns only once nothing of the job runs any more. */
   readonly run: Run
+  /** The types of jobs that it runs; no others are taken. Default: all. */
+  readonly types?: ReadonlyArray<string> | undefined
+  /** Whether it could run a job now. Asked before the first one, and when `run` has failed as unable. Default: it can. */
+  readonly ready?: Effect.Effect<void, ExecutorUnable> | undefined
 }>()("lull/provisioner/Executor") {
   /** Runs jobs of the type `command` as child processes; see `ChildProcess` for what a command may rely on. */
   static readonly layerChildProcess = (options: {
@@ -45,12 +62,18 @@ export class Executor extends Context.Service<Executor, {
   }): Layer.Layer<Executor> =>
     Layer.effect(
       Executor,
-      Effect.map(ChildProcess.make(options), (runCommand) => Executor.of({ run: commandRun(runCommand) }))
+      Effect.map(ChildProcess.make(options), (runner) =>
+        Executor.of({
+          run: commandRun(runner.run),
+          types: [commandType],
+          ready: Effect.mapError(runner.ready, unable)
+        }))
     )
 
   /** Runs jobs in this process, by a handler for each type. */
   static readonly layerHandlers = (handlers: Readonly<Record<string, Run>>): Layer.Layer<Executor> =>
     Layer.succeed(Executor, {
+      types: Object.keys(handlers),
       run: (job, output) => {
         // A type is foreign input: "constructor" is no handler.
         const handler = Object.hasOwn(handlers, job.type) ? handlers[job.type] : undefined
@@ -65,12 +88,18 @@ export const commandType = "command"
 const unknownType = (job: LeasedJob) =>
   new ExecutionFailed({ error: `no executor here runs jobs of the type ${JSON.stringify(job.type)}`, result: null })
 
-const commandRun = (runCommand: Effect.Success<ReturnType<typeof ChildProcess.make>>): Run =>
+const unable = ({ reason }: ChildProcess.NoGround) => new ExecutorUnable({ reason })
+
+const commandRun = (runCommand: Effect.Success<ReturnType<typeof ChildProcess.make>>["run"]): Run =>
   Effect.fnUntraced(function*(job, output) {
     if (job.type !== commandType) return yield* unknownType(job)
     const input = yield* decodeInput(job.input)
     const { exitCode, signal } = yield* runCommand(job, input, output).pipe(
-      Effect.mapError(({ error, exitCode }) => new ExecutionFailed({ error, result: { exitCode, signal: null } }))
+      Effect.mapError((error) =>
+        error._tag === "NoGround"
+          ? unable(error)
+          : new ExecutionFailed({ error: error.error, result: { exitCode: error.exitCode, signal: null } })
+      )
     )
     if (exitCode === 0) return { exitCode, signal }
     return yield* new ExecutionFailed({

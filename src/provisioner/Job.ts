@@ -15,7 +15,7 @@
  *
  * A job that is `canceling` may still end as `succeeded` or `failed`, when its own end came first.
  */
-import { Data, Schema } from "effect"
+import { Data, Result, Schema, SchemaIssue } from "effect"
 
 /** A UUID of version 7: it sorts by time of creation, which is what makes "oldest first" an index scan. */
 export const JobId = Schema.String.pipe(Schema.check(Schema.isUUID()), Schema.brand("JobId"))
@@ -28,7 +28,7 @@ export type JobStatus = typeof JobStatus.Type
 export const isTerminal = (status: JobStatus): boolean =>
   status === "succeeded" || status === "failed" || status === "canceled"
 
-/** Limits of what a job may carry. Requests beyond them are refused with the name of the field. */
+/** Limits of what a job may carry, on every way in. Requests beyond them are refused with the name of the field. */
 export const limits = {
   /** Tags of one job or worker. */
   tags: 16,
@@ -41,54 +41,190 @@ export const limits = {
   maxAttempts: 100,
   /** A week. */
   timeoutSeconds: 604_800,
+  /** The last moment that a `Date` can name, and PostgreSQL too. */
+  notBefore: 8.64e15,
   /** Jobs in one submission. */
-  submission: 10_000
+  submission: 10_000,
+  /** Bytes of all inputs of one submission, as JSON. */
+  submissionBytes: 16 * 1_048_576,
+  /** Bytes of one input, as JSON: it is held in memory by the worker, and sent with others. Larger things belong into a file or a table. */
+  inputBytes: 1_048_576,
+  /** Bytes of a result, as JSON. */
+  resultBytes: 1_048_576,
+  /** Characters of the sentence that says why a job failed; what is longer is cut. */
+  errorLength: 8_192,
+  /** How deep a JSON value may be nested: PostgreSQL and JavaScript both walk it on their stacks. */
+  depth: 256
 } as const
 
+/** PostgreSQL's text and JSON know neither NUL nor half a surrogate pair. */
+export const isStorable = (text: string): boolean => !text.includes("\0") && text.isWellFormed()
+
+const storable = Schema.makeFilter((text: string) =>
+  isStorable(text) || "must not contain NUL or half a surrogate pair"
+)
+
+const whole = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+
+export const JobType = Schema.NonEmptyString.check(Schema.isMaxLength(limits.typeLength), storable)
+
 export const Tags = Schema.Record(
-  Schema.NonEmptyString.pipe(Schema.check(Schema.isMaxLength(limits.tagKeyLength))),
-  Schema.String.pipe(Schema.check(Schema.isMaxLength(limits.tagValueLength)))
-).pipe(
-  Schema.check(
-    Schema.makeFilter((tags: Readonly<Record<string, string>>) =>
-      Object.keys(tags).length <= limits.tags || `at most ${limits.tags} tags`
-    )
-  )
+  Schema.NonEmptyString.check(Schema.isMaxLength(limits.tagKeyLength)),
+  Schema.String.check(Schema.isMaxLength(limits.tagValueLength))
+).check(
+  Schema.makeFilter((tags: Readonly<Record<string, string>>) => {
+    const entries = Object.entries(tags)
+    if (entries.length > limits.tags) return `at most ${limits.tags} tags`
+    return entries.every(([key, value]) => isStorable(key) && isStorable(value)) ||
+      "must not contain NUL or half a surrogate pair"
+  })
 )
 export type Tags = typeof Tags.Type
 
-/** What a submitter asks for. Every field has been checked and has its default filled in. */
-export interface JobRequest {
+export const Priority = whole(-limits.priority, limits.priority)
+export const MaxAttempts = whole(1, limits.maxAttempts)
+export const IdempotencyKey = Schema.NonEmptyString.check(Schema.isMaxLength(limits.idempotencyKeyLength), storable)
+
+/** What a submitter asks for, with every default filled in. Whatever the way in, this is what is checked. */
+export const JobRequest = Schema.Struct({
   /** Which executor runs it; `command` is the one that the service brings. */
-  readonly type: string
+  type: JobType,
   /** Handed to the executor as it is: any JSON value. */
-  readonly input: unknown
+  input: Schema.Unknown,
   /** Only a worker whose tags cover these takes the job; a job without tags is for workers without tags. */
-  readonly tags: Tags
+  tags: Tags,
   /** Higher runs first; equal ones oldest first. Default 0. */
-  readonly priority: number
+  priority: Priority,
   /** A second submission with the same key is the same job. At most 255 characters. */
-  readonly idempotencyKey: string | undefined
+  idempotencyKey: Schema.UndefinedOr(IdempotencyKey),
   /** Not started before this time, in milliseconds of the Unix epoch. */
-  readonly notBefore: number | undefined
+  notBefore: Schema.UndefinedOr(whole(0, limits.notBefore)),
   /** Run time of one attempt, in milliseconds, after which it is stopped and failed. Default: no limit. */
-  readonly timeout: number | undefined
+  timeout: Schema.UndefinedOr(whole(1, limits.timeoutSeconds * 1_000)),
   /** How often the job may be started. Default 1: provisioning is not idempotent. */
-  readonly maxAttempts: number
-}
+  maxAttempts: MaxAttempts
+})
+export type JobRequest = typeof JobRequest.Type
 
 export const request = (
   options: Partial<JobRequest> & { readonly type: string; readonly input?: unknown }
 ): JobRequest => ({
-  tags: {},
-  priority: 0,
-  idempotencyKey: undefined,
-  notBefore: undefined,
-  timeout: undefined,
-  maxAttempts: 1,
-  input: null,
-  ...options
+  type: options.type,
+  input: options.input ?? null,
+  tags: options.tags ?? {},
+  priority: options.priority ?? 0,
+  idempotencyKey: options.idempotencyKey,
+  notBefore: options.notBefore,
+  timeout: options.timeout,
+  maxAttempts: options.maxAttempts ?? 1
 })
+
+export interface FieldProblem {
+  /** Which job of the submission, from 0. */
+  readonly job: number
+  /** The field, as `input.command[0]`. Empty for the whole of it. */
+  readonly field: string
+  readonly problem: string
+}
+
+/** Nothing of the submission was stored: what is wrong, and would be right, field by field. */
+export class InvalidJob extends Data.TaggedError("InvalidJob")<{ readonly problems: ReadonlyArray<FieldProblem> }> {
+  override get message() {
+    return this.problems.map(({ field, job, problem }) => {
+      const where = [...job === 0 ? [] : [`job ${job}`], ...field === "" ? [] : [field]].join(", ")
+      return where === "" ? problem : `${where}: ${problem}`
+    }).join("; ")
+  }
+}
+
+/** How many problems are named at most. */
+const mostProblems = 20
+
+const decodeRequest = Schema.decodeUnknownResult(JobRequest)
+const formatIssue = SchemaIssue.makeFormatterStandardSchemaV1()
+
+export const pathText = (path: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }>): string =>
+  path.reduce<string>((text, part) => {
+    const key = typeof part === "object" ? part.key : part
+    return typeof key === "number" ? `${text}[${key}]` : text === "" ? String(key) : `${text}.${String(key)}`
+  }, "")
+
+/**
+ * What is wrong with a submission, or nothing; and the JSON of each input, which is made here once. Pure.
+ */
+export const checkRequests = (
+  requests: ReadonlyArray<JobRequest>
+): Result.Result<ReadonlyArray<string>, InvalidJob> => {
+  const problems: Array<FieldProblem> = []
+  const inputs: Array<string> = []
+  if (requests.length > limits.submission) {
+    problems.push({ job: 0, field: "", problem: `at most ${limits.submission} jobs in one submission` })
+  }
+  let total = 0
+  for (const [job, asked] of requests.entries()) {
+    if (problems.length >= mostProblems) break
+    const decoded = decodeRequest(asked)
+    if (Result.isFailure(decoded)) {
+      for (const { message, path } of formatIssue(decoded.failure.issue).issues) {
+        problems.push({ job, field: pathText(path ?? []), problem: message })
+      }
+    }
+    const input = jsonText(asked.input, limits.inputBytes)
+    if (Result.isFailure(input)) problems.push({ job, field: "input", problem: input.failure })
+    else {
+      inputs.push(input.success)
+      total += input.success.length
+    }
+  }
+  if (total > limits.submissionBytes) {
+    problems.push({
+      job: 0,
+      field: "",
+      problem: `all inputs of one submission have at most ${limits.submissionBytes} bytes of JSON, these have ${total}`
+    })
+  }
+  return problems.length === 0
+    ? Result.succeed(inputs)
+    : Result.fail(new InvalidJob({ problems: problems.slice(0, mostProblems) }))
+}
+
+/**
+ * A value as JSON, as it will be stored and read again, or why it can not be: not a JSON value, too large, too deep. A value
+ * that is absent is `null`.
+ */
+export const jsonText = (value: unknown, mostBytes: number): Result.Result<string, string> => {
+  const text = Result.try(() => JSON.stringify(value ?? null))
+  if (Result.isFailure(text)) {
+    const cause = text.failure
+    return Result.fail(`must be a JSON value: ${cause instanceof Error ? cause.message.split("\n")[0] : String(cause)}`)
+  }
+  // What JSON leaves out at the top, a function or a symbol, has no text.
+  if (text.success === undefined) return Result.fail("must be a JSON value")
+  const bytes = text.success.length > mostBytes ? text.success.length : Buffer.byteLength(text.success)
+  if (bytes > mostBytes) return Result.fail(`must have at most ${mostBytes} bytes as JSON, and has ${bytes}`)
+  return depthOf(text.success) > limits.depth
+    ? Result.fail(`must be nested at most ${limits.depth} deep`)
+    : Result.succeed(text.success)
+}
+
+/** How deep a JSON text is nested. */
+const depthOf = (json: string): number => {
+  // Shorter than this, it can not be deeper.
+  if (json.length <= limits.depth) return 0
+  let depth = 0
+  let deepest = 0
+  let inText = false
+  for (let at = 0; at < json.length; at++) {
+    const code = json.charCodeAt(at)
+    if (inText) {
+      if (code === 0x5c) at++
+      else if (code === 0x22) inText = false
+    } else if (code === 0x22) inText = true
+    else if (code === 0x7b || code === 0x5b) deepest = Math.max(deepest, ++depth)
+    else if (code === 0x7d || code === 0x5d) depth--
+  }
+  return deepest
+}
 
 /** How a job ended. `result` is what its executor returned: any JSON value. */
 export type JobOutcome =
@@ -102,14 +238,18 @@ export interface Job extends JobRequest {
   readonly status: JobStatus
   /** How often it has been started. */
   readonly attempt: number
-  /** The replica that holds, or held, its lease. */
+  /** The worker that holds, or held, its lease. */
   readonly worker: string | undefined
+  /** Its name, for people, while it is known. */
+  readonly workerName: string | undefined
   readonly result: unknown
   /** Why it failed or was canceled, in one sentence. */
   readonly error: string | undefined
   readonly createdAt: number
   readonly startedAt: number | undefined
   readonly finishedAt: number | undefined
+  /** What was left out of this answer, as it is too large for it; `null` stands in its place. */
+  readonly omitted: ReadonlyArray<"input" | "result">
 }
 
 /** A job that has just been stored. */
@@ -118,11 +258,13 @@ export const pendingJob = (requested: JobRequest & { readonly id: JobId }, creat
   status: "pending",
   attempt: 0,
   worker: undefined,
+  workerName: undefined,
   result: null,
   error: undefined,
   createdAt,
   startedAt: undefined,
-  finishedAt: undefined
+  finishedAt: undefined,
+  omitted: []
 })
 
 /** The right to run one attempt of a job: a stale token is refused by everything that writes about the job. */
@@ -131,6 +273,9 @@ export interface Lease {
   /** The fencing token: grows with each lease of this job. */
   readonly token: number
 }
+
+/** A lease as a key: whatever is kept of a run is kept of this job *and* this token. */
+export const leaseKey = ({ job, token }: Lease): string => `${job}/${token}`
 
 /** A job that this worker holds, with what it needs to run it. */
 export interface LeasedJob extends Lease {
@@ -153,13 +298,6 @@ export interface OutputLine {
   readonly text: string
 }
 
-/** The lease is somebody else's by now, or the job has ended: whatever was reported changed nothing. */
-export class LeaseLost extends Data.TaggedError("LeaseLost")<{ readonly job: JobId; readonly token: number }> {
-  override get message() {
-    return `job ${this.job} is no longer held under token ${this.token}`
-  }
-}
-
 /** The tags of a set as one string, the same for the same tags in any order: the key under which waiting jobs are found. */
 export const tagKey = (tags: Tags): string => {
   const keys = Object.keys(tags).sort()
@@ -173,6 +311,15 @@ export const covers = (worker: Tags, job: Tags): boolean => {
   if (wanted.length === 0) return Object.keys(worker).length === 0
   return wanted.every(([key, value]) => worker[key] === value)
 }
+
+/** What is said of a job that was canceled before it ran, or before it ran again. */
+export const canceledWhilePending = (attempt: number): string =>
+  attempt === 0
+    ? "canceled before it was started"
+    : `canceled while it waited to be started again, after attempt ${attempt}`
+
+/** What is said of a job that was taken from its worker. */
+export const workerIsGone = "its worker is gone: nothing was heard of it for longer than its lease"
 
 /** What becomes of a job whose worker is gone. */
 export const afterLoss = (job: {

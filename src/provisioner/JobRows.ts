@@ -1,6 +1,7 @@
 /** Jobs as rows: what goes to PostgreSQL, and what comes from it. Pure. */
-import { type Job, type JobId, type JobStatus, type LeasedJob, type Tags } from "./Job.ts"
-import type { OutputBatch } from "./JobStore.ts"
+import { Option, Result, Schema } from "effect"
+import type { Job, JobId, JobStatus, LeasedJob, Tags } from "./Job.ts"
+import type { OutputBatch, UnreadableJob } from "./JobStore.ts"
 
 export interface JobRow {
   readonly id: JobId
@@ -8,24 +9,29 @@ export interface JobRow {
   readonly tag_key: string
   readonly priority: number
   readonly status: JobStatus
-  readonly input: unknown
+  /** JSON, or nothing where it is too large for this answer. */
+  readonly input: string | null
   readonly idempotency_key: string | null
   readonly not_before: number | null
   readonly timeout_ms: bigint | null
   readonly max_attempts: number
   readonly attempt: number
   readonly worker: string | null
+  readonly worker_name: string | null
   readonly created_at: number
   readonly started_at: number | null
   readonly finished_at: number | null
-  readonly result: unknown
+  /** JSON, or nothing; in the latter case `has_result` says whether it was too large. */
+  readonly result: string | null
+  readonly has_result: boolean
   readonly error: string | null
 }
 
 export interface LeasedRow {
   readonly id: JobId
   readonly type: string
-  readonly input: unknown
+  readonly input: string | null
+  readonly input_bytes: number
   readonly tag_key: string
   readonly timeout_ms: bigint | null
   readonly attempt: number
@@ -43,37 +49,67 @@ export const toBatchRow = ({ attempt, job, lines, token }: OutputBatch, position
   position
 })
 
-export const fromRow = (row: JobRow): Job => ({
-  id: row.id,
-  type: row.type,
-  tags: parseTags(row.tag_key),
-  priority: row.priority,
-  status: row.status,
-  input: row.input,
-  idempotencyKey: row.idempotency_key ?? undefined,
-  notBefore: row.not_before ?? undefined,
-  timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
-  maxAttempts: row.max_attempts,
-  attempt: row.attempt,
-  worker: row.worker ?? undefined,
-  result: row.result,
-  error: row.error ?? undefined,
-  createdAt: row.created_at,
-  startedAt: row.started_at ?? undefined,
-  finishedAt: row.finished_at ?? undefined
-})
+export const fromRow = (row: JobRow): Job => {
+  const input = parseJson(row.input)
+  const result = parseJson(row.result)
+  return {
+    id: row.id,
+    type: row.type,
+    tags: parseTags(row.tag_key),
+    priority: row.priority,
+    status: row.status,
+    input: input.value,
+    idempotencyKey: row.idempotency_key ?? undefined,
+    notBefore: row.not_before ?? undefined,
+    timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
+    maxAttempts: row.max_attempts,
+    attempt: row.attempt,
+    worker: row.worker ?? undefined,
+    workerName: row.worker_name ?? undefined,
+    result: result.value,
+    error: row.error ?? undefined,
+    createdAt: row.created_at,
+    startedAt: row.started_at ?? undefined,
+    finishedAt: row.finished_at ?? undefined,
+    omitted: [
+      ...input.isRead ? [] : ["input" as const],
+      ...result.isRead || !row.has_result ? [] : ["result" as const]
+    ]
+  }
+}
+
+const parseJson = (text: string | null): { readonly value: unknown; readonly isRead: boolean } => {
+  if (text === null) return { value: null, isRead: false }
+  const parsed = Result.try((): unknown => JSON.parse(text))
+  return Result.isSuccess(parsed) ? { value: parsed.success, isRead: true } : { value: null, isRead: false }
+}
 
 const untagged: Tags = {}
 
-const parseTags = (key: string): Tags => (key === "{}" ? untagged : JSON.parse(key))
+/** Written by ourselves; what somebody else has made of it must not hide the job. */
+const parseTags = (key: string): Tags => {
+  if (key === "{}") return untagged
+  const tags = decodeTags(key)
+  return Option.isSome(tags) ? tags.value : untagged
+}
 
-export const fromLeasedRow = (row: LeasedRow): LeasedJob => ({
-  job: row.id,
-  token: Number(row.token),
-  type: row.type,
-  input: row.input,
-  tags: parseTags(row.tag_key),
-  timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
-  attempt: row.attempt,
-  maxAttempts: row.max_attempts
-})
+const decodeTags = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Record(Schema.String, Schema.String)))
+
+/** A job that was taken; or, where its input can not be read, why. */
+export const fromLeasedRow = (row: LeasedRow): Result.Result<LeasedJob, UnreadableJob> => {
+  const lease = { job: row.id, token: Number(row.token) }
+  const input = parseJson(row.input)
+  if (!input.isRead) {
+    const problem = row.input === null ? `${row.input_bytes} bytes are too large to be read` : "it is not JSON"
+    return Result.fail({ ...lease, attempt: row.attempt, problem: `its input can not be read: ${problem}` })
+  }
+  return Result.succeed({
+    ...lease,
+    type: row.type,
+    input: input.value,
+    tags: parseTags(row.tag_key),
+    timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
+    attempt: row.attempt,
+    maxAttempts: row.max_attempts
+  })
+}

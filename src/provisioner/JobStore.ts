@@ -6,12 +6,24 @@
  *
  * - `submit` by the id, which the caller makes, and by the idempotency key;
  * - `acquire` by `reclaim`: what this worker holds, but does not know of, is handed out again;
- * - `heartbeat`, `finish` and `appendOutput` by the fencing token, the status and the index of the first line;
- * - `cancel` and `reap` by the status.
+ * - `heartbeat`, `finish`, `release` and `appendOutput` by the fencing token, the status and the index of the first line;
+ * - `cancel` and `reap` by the status;
+ * - `register` by the id of the worker.
  */
 import { Context, Data, type Duration, type Effect } from "effect"
 import type { DatabaseUnavailable, QueryFailed } from "../database/Unavailable.ts"
-import type { Job, JobId, JobOutcome, JobRequest, JobStatus, Lease, LeasedJob, OutputLine, Tags } from "./Job.ts"
+import type {
+  InvalidJob,
+  Job,
+  JobId,
+  JobOutcome,
+  JobRequest,
+  JobStatus,
+  Lease,
+  LeasedJob,
+  OutputLine,
+  Tags
+} from "./Job.ts"
 
 export class JobNotFound extends Data.TaggedError("JobNotFound")<{ readonly id: JobId }> {
   override get message() {
@@ -56,20 +68,45 @@ export interface ListOptions {
   readonly limit: number
 }
 
-export interface AcquireOptions {
-  readonly worker: string
-  /** The worker's tags; see `covers` in `Job`. */
+/** A worker, as others see it. */
+export interface Worker {
+  /** Its own, and not that of its process: there may be several workers in one. */
+  readonly id: string
+  /** The replica whose heartbeat is its own. */
+  readonly replica: string
+  /** For people. */
+  readonly name: string
+  /** See `covers` in `Job`. */
   readonly tags: Tags
+  /** The types that its executor runs; `undefined`: all. */
+  readonly types: ReadonlyArray<string> | undefined
+  /** How many jobs it runs at a time. */
+  readonly slots: number
+}
+
+export interface AcquireOptions {
+  readonly worker: Pick<Worker, "id" | "tags" | "types">
   /** At most this many. */
   readonly limit: number
   readonly lease: Duration.Duration
   /** What the worker knows that it holds. If given, the rest of what it holds is handed out again, first. */
-  readonly reclaim?: ReadonlyArray<JobId> | undefined
+  readonly reclaim?: ReadonlyArray<Lease> | undefined
+}
+
+/** It was taken, and can not be run: whoever took it has to say so. */
+export interface UnreadableJob extends Lease {
+  readonly attempt: number
+  /** A sentence. */
+  readonly problem: string
 }
 
 export interface Acquired {
   readonly jobs: ReadonlyArray<LeasedJob>
-  /** Time until a job that waits for its `notBefore` may start, if there is one. */
+  /** Taken with them. */
+  readonly unreadable: ReadonlyArray<UnreadableJob>
+  /** There may be more to take: the limit was reached, or the answer would have become too large. */
+  readonly isMore: boolean
+  /** Time until a job that waits for its time may start, if there is one. */
   readonly nextDue: Duration.Duration | undefined
 }
 
@@ -78,6 +115,12 @@ export type LeaseStatus = "held" | "canceling" | "lost"
 export interface Report extends Lease {
   readonly outcome: JobOutcome
 }
+
+/**
+ * What became of a report. `again`: it was stored, and the job waits for its next attempt. `refused`: the lease is another's by
+ * now. `locked`: somebody holds a lock on the job, and it was not waited for.
+ */
+export type Verdict = "stored" | "again" | "refused" | "locked"
 
 export interface OutputBatch extends Lease {
   readonly attempt: number
@@ -90,6 +133,8 @@ export interface KnownLease extends Lease {
   readonly worker: string
   /** Another text after each renewal. */
   readonly renewal: string
+  /** Of one that was suspected: somebody holds a lock on its row, so that it could not be renewed. */
+  readonly isLocked: boolean
 }
 
 export interface OutputPosition {
@@ -108,30 +153,47 @@ export class JobStore extends Context.Service<JobStore, {
    */
   readonly submit: (
     jobs: ReadonlyArray<NewJob>
-  ) => Effect.Effect<ReadonlyArray<Job>, StoreError | IdempotencyConflict>
+  ) => Effect.Effect<ReadonlyArray<Job>, StoreError | IdempotencyConflict | InvalidJob>
   readonly get: (id: JobId) => Effect.Effect<Job, StoreError | JobNotFound>
-  /** Newest first. */
+  /** Newest first. Large inputs and results are left out; see `omitted` in `Job`. */
   readonly list: (options: ListOptions) => Effect.Effect<ReadonlyArray<Job>, StoreError>
   /** A pending job is canceled at once; a running one when its worker has stopped it. */
   readonly cancel: (id: JobId) => Effect.Effect<Job, StoreError | JobNotFound | JobEnded>
-  /** Takes jobs under a lease: the oldest of the highest priority whose tags the worker covers. */
+  /** Says what this worker can run, so that others know. Again after a failover. */
+  readonly register: (worker: Worker) => Effect.Effect<void, StoreError>
+  /** For each: whether a worker that lives runs jobs of this type with these tags. */
+  readonly served: (
+    queues: ReadonlyArray<Pick<JobRequest, "type" | "tags">>
+  ) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
+  /**
+   * Takes jobs under a lease: the oldest of the highest priority of which the worker covers the tags and runs the type. Bounded
+   * in number and in bytes.
+   */
   readonly acquire: (options: AcquireOptions) => Effect.Effect<Acquired, StoreError>
   /** Prolongs leases, and answers for each, in the same order, whether it is still held. */
   readonly heartbeat: (
     leases: ReadonlyArray<Lease>,
     lease: Duration.Duration
   ) => Effect.Effect<ReadonlyArray<LeaseStatus>, StoreError>
-  /** Stores how jobs ended. Answers for each, in the same order, whether it was accepted: a stale token is not. */
-  readonly finish: (reports: ReadonlyArray<Report>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
-  /** Adds to the output of running jobs. Answers like `finish`. */
+  /**
+   * Stores how jobs ended, and answers for each, in the same order. With `skipLocked` rows on which somebody holds a lock are not
+   * waited for.
+   */
+  readonly finish: (
+    reports: ReadonlyArray<Report>,
+    options?: { readonly skipLocked?: boolean }
+  ) => Effect.Effect<ReadonlyArray<Verdict>, StoreError>
+  /** Gives jobs back that were taken and not started, as if they had not been. Answers whether each was accepted. */
+  readonly release: (leases: ReadonlyArray<Lease>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
+  /** Adds to the output of running jobs. Answers for each, in the same order, whether it was accepted: a stale token is not. */
   readonly appendOutput: (batches: ReadonlyArray<OutputBatch>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
   /** The output of a job in order, after a position. */
   readonly readOutput: (
     id: JobId,
     options: { readonly after?: OutputPosition | undefined; readonly limit: number }
   ) => Effect.Effect<ReadonlyArray<StoredLine>, StoreError>
-  /** All leases. Fails where a renewal would fail, too. */
-  readonly leases: Effect.Effect<ReadonlyArray<KnownLease>, StoreError>
+  /** All leases, and of those that are suspected whether they are locked. Fails where a renewal would fail, too. */
+  readonly leases: (suspected: ReadonlyArray<JobId>) => Effect.Effect<ReadonlyArray<KnownLease>, StoreError>
   /** Takes these jobs from their workers, unless their leases were renewed since; see `afterLoss` in `Job`. */
   readonly reap: (leases: ReadonlyArray<KnownLease>) => Effect.Effect<ReadonlyArray<JobId>, StoreError>
 }>()("lull/provisioner/JobStore") {}

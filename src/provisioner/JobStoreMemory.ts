@@ -7,7 +7,20 @@
 import { Clock, Context, Duration, Effect, Layer } from "effect"
 import { Database } from "../database/Database.ts"
 import { Notifications } from "../database/Notifications.ts"
-import { afterLoss, covers, isTerminal, type Job, type JobId, type Lease, pendingJob, tagKey } from "./Job.ts"
+import {
+  afterLoss,
+  canceledWhilePending,
+  checkRequests,
+  covers,
+  isTerminal,
+  type Job,
+  type JobId,
+  type Lease,
+  pendingJob,
+  tagKey,
+  type Tags,
+  workerIsGone
+} from "./Job.ts"
 import {
   IdempotencyConflict,
   isSameRequest,
@@ -19,11 +32,15 @@ import {
   type Report,
   retryDelayMillis,
   type StoredLine,
-  topics
+  topics,
+  type Verdict,
+  type Worker
 } from "./JobStore.ts"
 
 interface Row extends Job {
   readonly token: number
+  /** Not before this time, whoever asked for it: the submitter, or the delay of a retry. */
+  readonly dueAt: number
   /** Of its lease. */
   readonly renewals: number
 }
@@ -32,8 +49,13 @@ interface Row extends Job {
 export class JobTable extends Context.Service<JobTable, {
   readonly rows: Map<JobId, Row>
   readonly output: Map<JobId, Array<StoredLine>>
+  /** Those that live. */
+  readonly workers: Map<string, Worker>
 }>()("lull/provisioner/JobTable") {
-  static readonly layer = Layer.sync(JobTable, () => JobTable.of({ rows: new Map(), output: new Map() }))
+  static readonly layer = Layer.sync(
+    JobTable,
+    () => JobTable.of({ rows: new Map(), output: new Map(), workers: new Map() })
+  )
 }
 
 export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notifications> = Layer.effect(
@@ -41,7 +63,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
   Effect.gen(function*() {
     const { own: database } = yield* Database
     const notifications = yield* Notifications
-    const { output, rows } = yield* JobTable
+    const { output, rows, workers } = yield* JobTable
 
     const isHeld = (row: Row | undefined, lease: Lease): row is Row =>
       row !== undefined && row.token === lease.token && (row.status === "running" || row.status === "canceling")
@@ -51,10 +73,18 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
         discard: true
       })
 
-    const toJob = ({ renewals: _, token: __, ...job }: Row): Job => job
+    const toJob = ({ dueAt: _, renewals: __, token: ___, ...job }: Row): Job => ({
+      ...job,
+      workerName: job.worker === undefined ? undefined : workers.get(job.worker)?.name
+    })
 
-    const submit = (jobs: ReadonlyArray<NewJob>) =>
+    const notifyPosted = (queues: ReadonlyArray<{ readonly type: string; readonly tags: Tags }>) =>
+      notify(topics.posted, queues.map(({ tags, type }) => `[${JSON.stringify(type)},${tagKey(tags)}]`))
+
+    /** What PostgreSQL would keep: the input is what its JSON says, and nothing of the caller's own values. */
+    const submit = (given: ReadonlyArray<NewJob>, inputs: ReadonlyArray<string>) =>
       Effect.gen(function*() {
+        const jobs = given.map((job, at): NewJob => ({ ...job, input: JSON.parse(inputs[at] ?? "null") }))
         const now = yield* Clock.currentTimeMillis
         const byKey = new Map<string, Row>()
         for (const row of rows.values()) if (row.idempotencyKey !== undefined) byKey.set(row.idempotencyKey, row)
@@ -69,6 +99,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
           const row: Row = existing ?? {
             ...pendingJob(job, now),
             token: 0,
+            dueAt: job.notBefore ?? 0,
             renewals: 0
           }
           if (existing === undefined) added.push(row)
@@ -76,7 +107,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
           answers.push(toJob(row))
         }
         for (const row of added) rows.set(row.id, row)
-        yield* notify(topics.posted, jobs.map((job) => tagKey(job.tags)))
+        yield* notifyPosted(jobs)
         return answers
       })
 
@@ -94,7 +125,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
         }
         if (row.status === "pending") {
           const finishedAt = yield* Clock.currentTimeMillis
-          rows.set(id, { ...row, status: "canceled", finishedAt, error: "canceled before it was started" })
+          rows.set(id, { ...row, status: "canceled", finishedAt, error: canceledWhilePending(row.attempt) })
         } else if (row.status === "running") {
           rows.set(id, { ...row, status: "canceling" })
           yield* notify(topics.canceling, [id])
@@ -116,24 +147,60 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
     const oldestOfHighestPriority = (a: Row, b: Row) => b.priority - a.priority || (a.id < b.id ? -1 : 1)
 
     const finish = (reports: ReadonlyArray<Report>) =>
-      Effect.map(Clock.currentTimeMillis, (now) =>
-        reports.map((report) => {
+      Effect.gen(function*() {
+        const now = yield* Clock.currentTimeMillis
+        const verdicts = reports.map((report): Verdict => {
           const row = rows.get(report.job)
-          if (row === undefined || row.token !== report.token) return false
+          if (row === undefined || row.token !== report.token) return "refused"
           // Ended under this token: the first report was stored, and its answer lost.
-          if (!isHeld(row, report)) return true
+          if (row.status !== "running" && row.status !== "canceling") {
+            return row.status === "pending"
+              ? "again"
+              : "stored"
+          }
           const { outcome } = report
           const again = outcome.status === "failed" && row.status === "running" && row.attempt < row.maxAttempts
           rows.set(row.id, {
             ...row,
             status: again ? "pending" : outcome.status,
-            result: outcome.result ?? null,
+            result: JSON.parse(JSON.stringify(outcome.result ?? null)),
             error: outcome.status === "succeeded" ? undefined : outcome.error,
-            notBefore: again ? now + retryDelayMillis(row.attempt) : row.notBefore,
+            dueAt: again ? now + retryDelayMillis(row.attempt) : row.dueAt,
             finishedAt: again ? undefined : now
           })
+          return again ? "again" : "stored"
+        })
+        yield* notifyPosted(
+          reports.flatMap(({ job }, at) => verdicts[at] === "again" ? [rows.get(job) ?? []].flat() : [])
+        )
+        return verdicts
+      })
+
+    const release = (leases: ReadonlyArray<Lease>) =>
+      Effect.gen(function*() {
+        const now = yield* Clock.currentTimeMillis
+        const given: Array<Row> = []
+        const accepted = leases.map((lease) => {
+          const row = rows.get(lease.job)
+          if (!isHeld(row, lease)) return false
+          const isCanceled = row.status === "canceling"
+          const next: Row = {
+            ...row,
+            status: isCanceled ? "canceled" : "pending",
+            finishedAt: isCanceled ? now : undefined,
+            error: isCanceled ? canceledWhilePending(0) : row.error,
+            token: row.token + 1,
+            attempt: row.attempt - 1,
+            worker: undefined,
+            startedAt: row.attempt > 1 ? row.startedAt : undefined
+          }
+          rows.set(row.id, next)
+          if (!isCanceled) given.push(next)
           return true
-        }))
+        })
+        yield* notifyPosted(given)
+        return accepted
+      })
 
     const append = (batches: ReadonlyArray<OutputBatch>) =>
       Effect.sync(() =>
@@ -150,7 +217,11 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
       )
 
     return JobStore.of({
-      submit: (jobs) => database.write("JobStore.submit", submit(jobs)),
+      submit: (jobs) =>
+        Effect.flatMap(
+          Effect.fromResult(checkRequests(jobs)),
+          (inputs) => database.write("JobStore.submit", submit(jobs, inputs))
+        ),
       get: (id) => database.read("JobStore.get", Effect.map(find(id), toJob)),
       list: (options) =>
         database.read(
@@ -165,35 +236,52 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
           )
         ),
       cancel: (id) => database.write("JobStore.cancel", cancel(id)),
-      acquire: (options) =>
+      register: (worker) => database.write("JobStore.register", Effect.sync(() => workers.set(worker.id, worker))),
+      served: (queues) =>
+        database.read(
+          "JobStore.served",
+          Effect.sync(() =>
+            queues.map(({ tags, type }) =>
+              [...workers.values()].some((worker) =>
+                worker.slots > 0 && covers(worker.tags, tags) && (worker.types?.includes(type) ?? true)
+              )
+            )
+          )
+        ),
+      acquire: ({ limit, reclaim, worker }) =>
         database.write(
           "JobStore.acquire",
           Effect.map(Clock.currentTimeMillis, (now) => {
-            const known = options.reclaim && new Set(options.reclaim)
+            const known = reclaim && new Set(reclaim.map(({ job, token }) => `${job}/${token}`))
             const reclaimed = known === undefined ?
               [] :
               [...rows.values()].filter((row) =>
-                row.worker === options.worker && (row.status === "running" || row.status === "canceling") &&
-                !known.has(row.id)
+                row.worker === worker.id && (row.status === "running" || row.status === "canceling") &&
+                !known.has(`${row.id}/${row.token}`)
               )
             const pending = [...rows.values()].filter((row) => row.status === "pending")
+            const most = Math.max(0, limit - reclaimed.length)
             const taken = pending
-              .filter((row) => (row.notBefore ?? 0) <= now && covers(options.tags, row.tags))
+              .filter((row) =>
+                row.dueAt <= now && covers(worker.tags, row.tags) && (worker.types?.includes(row.type) ?? true)
+              )
               .sort(oldestOfHighestPriority)
-              .slice(0, Math.max(0, options.limit - reclaimed.length))
+              .slice(0, most)
               .map((row): Row => ({
                 ...row,
                 status: "running",
-                worker: options.worker,
+                worker: worker.id,
                 token: row.token + 1,
                 attempt: row.attempt + 1,
                 startedAt: now,
                 renewals: row.renewals + 1
               }))
             for (const row of taken) rows.set(row.id, row)
-            const due = Math.min(...pending.map((row) => row.notBefore ?? 0).filter((at) => at > now))
+            const due = Math.min(...pending.map((row) => row.dueAt).filter((at) => at > now))
             return {
               jobs: [...reclaimed, ...taken].map(toLeased),
+              unreadable: [],
+              isMore: taken.length >= most,
               nextDue: Number.isFinite(due) ? Duration.millis(due - now) : undefined
             }
           })
@@ -211,6 +299,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
           )
         ),
       finish: (reports) => database.write("JobStore.finish", finish(reports)),
+      release: (leases) => database.write("JobStore.release", release(leases)),
       appendOutput: (batches) => database.write("JobStore.appendOutput", append(batches)),
       readOutput: (id, { after, limit }) =>
         database.read(
@@ -222,19 +311,21 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
             ).slice(0, limit)
           )
         ),
-      leases: database.write(
-        "JobStore.leases",
-        Effect.sync(() =>
-          [...rows.values()]
-            .filter((row) => row.status === "running" || row.status === "canceling")
-            .map((row) => ({
-              job: row.id,
-              token: row.token,
-              worker: row.worker ?? "",
-              renewal: String(row.renewals)
-            }))
-        )
-      ),
+      leases: () =>
+        database.write(
+          "JobStore.leases",
+          Effect.sync(() =>
+            [...rows.values()]
+              .filter((row) => row.status === "running" || row.status === "canceling")
+              .map((row) => ({
+                job: row.id,
+                token: row.token,
+                worker: row.worker ?? "",
+                renewal: String(row.renewals),
+                isLocked: false
+              }))
+          )
+        ),
       reap: (leases) =>
         database.write(
           "JobStore.reap",
@@ -249,16 +340,13 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
                 ...row,
                 status,
                 token: row.token + 1,
-                error: "its worker is gone: nothing was heard of it for longer than its lease",
+                error: workerIsGone,
                 finishedAt: isTerminal(status) ? now : undefined
               }
               rows.set(row.id, next)
               reaped.push(next)
             }
-            yield* notify(
-              topics.posted,
-              reaped.filter((row) => row.status === "pending").map((row) => tagKey(row.tags))
-            )
+            yield* notifyPosted(reaped.filter((row) => row.status === "pending"))
             return reaped.map((row) => row.id)
           })
         )

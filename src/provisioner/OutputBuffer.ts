@@ -48,6 +48,8 @@ export interface OutputBuffer extends JobOutput {
   readonly take: (maxBytes: number) => Effect.Effect<ReadonlyArray<OutputLine>>
   /** Lines with an index **below** `upTo` are stored. Going back, or beyond what there is, changes nothing. */
   readonly acknowledge: (upTo: number) => Effect.Effect<void>
+  /** Lines with an index **below** `upTo` can not be stored, for this reason: they are cut, and the cut is marked. */
+  readonly refuse: (upTo: number, reason: string) => Effect.Effect<void>
   /** The job has ended: an open gap gets its marker, and lines written from now on are ignored. May be called again. */
   readonly finish: Effect.Effect<void>
   /**
@@ -79,6 +81,7 @@ export const make = (options: Options = {}): Effect.Effect<OutputBuffer> =>
       write: (stream, lines) => change((at) => log.write(at, stream, lines)),
       take: (maxBytes) => Effect.sync(() => log.take(maxBytes)),
       acknowledge: (upTo) => change((at) => log.acknowledge(at, upTo)),
+      refuse: (upTo, reason) => change((at) => log.refuse(at, upTo, reason)),
       finish: change((at) => log.finish(at)),
       awaitLines
     }
@@ -148,12 +151,25 @@ const makeLog = (limits: { readonly totalBytes: number; readonly unsentBytes: nu
     if (cut?.reason === "unsent" && unsent <= limits.unsentBytes / 2) mark(at)
   }
 
+  /** The marker has the place of the first: indexes have no gaps. */
+  const refuse = (at: number, upTo: number, reason: string) => {
+    const first = next - entries.length
+    const count = upTo - first
+    const [refused] = entries
+    if (count <= 0 || upTo > next || refused === undefined) return
+    for (const { size } of entries.slice(0, count)) unsent -= size
+    const what = count === 1 ? "1 line was" : `${count} lines were`
+    const text = toLines(`[lull: ${what} cut here: ${reason}]`)[0] ?? ""
+    const marker = { line: { index: upTo - 1, stream: "lull" as const, at, text }, size: 0 }
+    entries = [marker, ...entries.slice(count)]
+  }
+
   const finish = (at: number) => {
     mark(at)
     finished = true
   }
 
-  return { write, take, acknowledge, finish, hasLines: () => entries.length > 0, isFinished: () => finished }
+  return { write, take, acknowledge, refuse, finish, hasLines: () => entries.length > 0, isFinished: () => finished }
 }
 
 const count = (cut: Cut, text: string) => {

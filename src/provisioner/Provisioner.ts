@@ -28,7 +28,7 @@ import type { Loops } from "../loop/Loops.ts"
 import * as AcquireLoop from "./AcquireLoop.ts"
 import type { Executor } from "./Executor.ts"
 import { HeldLeases } from "./HeldLeases.ts"
-import { isTerminal, type Job, type JobId, type JobRequest, request } from "./Job.ts"
+import { type InvalidJob, isTerminal, type Job, type JobId, type JobRequest, request } from "./Job.ts"
 import * as JobIds from "./JobIds.ts"
 import { type IdempotencyConflict, type JobNotFound, JobStore, type QueryError, type StoreError } from "./JobStore.ts"
 import * as JobStoreMemory from "./JobStoreMemory.ts"
@@ -39,11 +39,11 @@ export type Submission = Partial<JobRequest> & { readonly type: string }
 
 export class Provisioner extends Context.Service<Provisioner, {
   /** Stores a job. When the answer is lost it asks again, for up to `settleWithin`, and so knows in most cases. */
-  readonly submit: (submission: Submission) => Effect.Effect<Job, StoreError | IdempotencyConflict>
+  readonly submit: (submission: Submission) => Effect.Effect<Job, StoreError | IdempotencyConflict | InvalidJob>
   /** Stores many at once, all or none. At most `limits.submission`. */
   readonly submitAll: (
     submissions: ReadonlyArray<Submission>
-  ) => Effect.Effect<ReadonlyArray<Job>, StoreError | IdempotencyConflict>
+  ) => Effect.Effect<ReadonlyArray<Job>, StoreError | IdempotencyConflict | InvalidJob>
   /** Waits until the job has ended, through outages, and answers with it. Looks four times a second at most. */
   readonly awaitEnd: (id: JobId) => Effect.Effect<Job, JobNotFound | QueryError>
 }>()("lull/provisioner/Provisioner") {

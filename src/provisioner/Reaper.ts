@@ -9,6 +9,7 @@
  * - What was seen of another history of the data (a failover, a restore) proves nothing: all leases are watched from the
  *   beginning, and live workers renew theirs in the first seconds.
  * - What runs in this process is never taken, whatever its lease says (`HeldLeases`).
+ * - A row on which somebody holds a lock could not be renewed: its time begins when the lock is gone.
  * - A look is a write, so that it fails on a table that takes none: leases could not have been renewed either.
  *
  * Every replica reaps; a lease that was renewed since it was seen, the fencing token and the row's lock decide who does it.
@@ -20,6 +21,7 @@ import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
 import { HeldLeases } from "./HeldLeases.ts"
+import { JobId, leaseKey } from "./Job.ts"
 import { JobStore, type KnownLease, type StoreError } from "./JobStore.ts"
 
 export interface Options {
@@ -32,10 +34,28 @@ export interface Options {
 /** Jobs that are taken in one statement. */
 const atOnce = 100
 
-/** What is known of leases, and since when each has not changed, in writable time. */
-export type Watch = ReadonlyMap<string, { readonly renewal: string; readonly since: number }>
+interface Seen {
+  readonly renewal: string
+  /** Since when it has not changed, in writable time. */
+  readonly since: number
+  /** Since when it is known that its row could be changed, if that was asked. */
+  readonly freeSince: number | undefined
+}
+
+/** What is known of leases. */
+export type Watch = ReadonlyMap<string, Seen>
 
 export const nothingSeen: Watch = new Map()
+
+/** From this part of a lease on, one that has not changed is suspected. */
+const suspicious = 1 / 2
+
+/** For this part of a lease its row has to have been free: a worker that lives renews it several times meanwhile. */
+const chance = 1 / 3
+
+/** Leases that have not changed for long enough to ask whether somebody holds a lock on them. */
+export const suspects = (known: Watch, now: number, lease: number): ReadonlyArray<string> =>
+  [...known].filter(([, { since }]) => now - since >= lease * suspicious).map(([key]) => key)
 
 /**
  * A look: what is known from now on, and which leases have not changed for too long. Pure. `asked` and `answered` are the
@@ -46,17 +66,21 @@ export const look = (
   seen: ReadonlyArray<KnownLease>,
   time: { readonly asked: number; readonly answered: number; readonly lease: number }
 ): readonly [Watch, gone: ReadonlyArray<KnownLease>] => {
-  const next = new Map<string, { readonly renewal: string; readonly since: number }>()
+  const asked = new Set(suspects(known, time.asked, time.lease))
+  const next = new Map<string, Seen>()
   const gone: Array<KnownLease> = []
   for (const lease of seen) {
-    const key = `${lease.job}/${lease.token}`
+    const key = leaseKey(lease)
     const before = known.get(key)
-    if (before === undefined || before.renewal !== lease.renewal) {
-      next.set(key, { renewal: lease.renewal, since: time.answered })
+    // A row that somebody has locked could not be renewed: its silence proves nothing.
+    if (before === undefined || before.renewal !== lease.renewal || (asked.has(key) && lease.isLocked)) {
+      next.set(key, { renewal: lease.renewal, since: time.answered, freeSince: undefined })
       continue
     }
-    next.set(key, before)
-    if (time.asked - before.since >= time.lease) gone.push(lease)
+    next.set(key, { ...before, freeSince: before.freeSince ?? (asked.has(key) ? time.answered : undefined) })
+    const { freeSince, since } = before
+    const hadItsChance = freeSince !== undefined && time.asked - freeSince >= time.lease * chance
+    if (hadItsChance && time.asked - since >= time.lease) gone.push(lease)
   }
   return [next, gone]
 }
@@ -70,6 +94,9 @@ export class Reaper extends Context.Service<Reaper, {
   ): Layer.Layer<Reaper, never, Availability | HeldLeases | JobStore | Loops> => Layer.effect(Reaper, make(options))
 }
 
+const jobsOf = (keys: Iterable<string>) =>
+  [...keys].map((key) => JobId.make(key.split("/")[0] ?? "", { disableChecks: true }))
+
 const make = Effect.fnUntraced(function*(options: Options) {
   const availability = yield* Availability
   const heldLeases = yield* HeldLeases
@@ -82,7 +109,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   const lookOnce = Effect.gen(function*() {
     const asked = availability.writableMillis()
-    const seen = yield* store.leases
+    const suspected = new Set(suspects(watch, asked, lease))
+    const seen = yield* store.leases(jobsOf(suspected))
     if (availability.history() !== history) {
       history = availability.history()
       watch = nothingSeen

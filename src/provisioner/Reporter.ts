@@ -1,63 +1,43 @@
 /**
- * Brings what a worker has to tell to the store: the output of its jobs, and how they ended. In batches, in order,
- * retried for as long as it takes.
+ * Brings what a worker has to tell to the store: the output of its jobs (`OutputSender`), and how they ended
+ * (`ResultSender`).
  *
- * A job's result is sent after the last line of its output is stored, so that who sees a job ended sees all of its
- * output. A batch is sent again unchanged until it is answered: by its token and its position it is stored once.
+ * A job's result is sent after the last line of its output is stored, so that a reader that sees a job ended sees all of its
+ * output. Everything is kept under the lease of the run, job and token: a run that lost its lease reports nothing under that
+ * of its successor.
  *
- * What waits is bounded: the output by each job's `OutputBuffer`, the results by the worker, which takes no new jobs while
+ * What waits is bounded: the output by each run's `OutputBuffer`, the results by the worker, which takes no new jobs while
  * too many are unreported.
  */
-import { Deferred, Duration, Effect, Latch, Random, type Scope } from "effect"
-import { Availability } from "../database/Availability.ts"
-import type { DatabaseUnavailable } from "../database/Unavailable.ts"
-import { Loops } from "../loop/Loops.ts"
+import { Deferred, Effect, type Scope } from "effect"
+import type { Availability } from "../database/Availability.ts"
+import type { Loops } from "../loop/Loops.ts"
 import type { JobOutput } from "./Executor.ts"
-import type { JobId, JobOutcome, Lease, LeasedJob } from "./Job.ts"
-import { JobStore, type OutputBatch, type Report, type StoreError } from "./JobStore.ts"
-import * as OutputBuffer from "./OutputBuffer.ts"
+import type { JobId, Lease, LeasedJob } from "./Job.ts"
+import type { JobStore, Verdict } from "./JobStore.ts"
+import type * as OutputBuffer from "./OutputBuffer.ts"
+import * as OutputSender from "./OutputSender.ts"
+import * as ResultSender from "./ResultSender.ts"
 
 export interface Reporter {
-  /** Where a job writes its output. */
+  /** Where a run writes its output. */
   readonly output: (job: LeasedJob) => JobOutput
-  /** The job has ended: its remaining output is sent, and then this. Does not wait for it. */
-  readonly report: (job: LeasedJob, outcome: JobOutcome) => void
-  /** The lease is lost: nothing of the job is sent any more. */
-  readonly forget: (job: JobId) => void
+  /** The run has ended: its remaining output is sent, and then this. Does not wait for it. */
+  readonly report: (job: LeasedJob, ending: ResultSender.Ending) => void
+  /** The lease is lost: nothing of the run is sent any more. */
+  readonly forget: (lease: Lease) => void
   /** Completes when everything reported so far has been answered. */
   readonly drained: Effect.Effect<void>
   /** What has been reported, and not answered. */
   readonly unanswered: () => ReadonlyArray<JobId>
+  /** Bytes of results that have not been answered, about. */
+  readonly unansweredBytes: () => number
 }
 
 export interface Options {
   /** Called when a result has been answered. */
-  readonly onAnswered: (lease: Lease, accepted: boolean) => void
+  readonly onAnswered: (lease: Lease, verdict: Verdict) => void
   readonly buffer?: OutputBuffer.Options | undefined
-}
-
-/** Results in one statement. */
-const resultsAtOnce = 1_000
-
-/** Statements with results in flight: while one waits for its commit, the next is being made. */
-const resultSenders = 2
-
-/** Output of one job in one batch: small enough that no job's output delays another's by much. */
-const batchBytes = 64 * 1024
-
-/** Jobs whose output goes into one statement. */
-const batchesAtOnce = 16
-
-/** Lines are collected for this long: ten statements a second, however many jobs talk. */
-const collectFor = Duration.millis(100)
-
-/** Who has waited for the database does not come back in the same instant as all others. */
-const spread = Duration.millis(200)
-
-interface Entry {
-  readonly job: LeasedJob
-  readonly buffer: OutputBuffer.OutputBuffer
-  outcome: JobOutcome | undefined
 }
 
 export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<
@@ -65,172 +45,57 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   never,
   Availability | JobStore | Loops | Scope.Scope
 > {
-  const store = yield* JobStore
-  const availability = yield* Availability
-  const loops = yield* Loops
-  const entries = new Map<JobId, Entry>()
-  const talking = new Set<Entry>()
-  const hasOutput = Latch.makeUnsafe(false)
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
-  /** What is to be sent, in order; `pending` also has what has been sent and not answered. */
-  const results: Array<Report> = []
-  const hasResults = Latch.makeUnsafe(false)
-  const pending = new Map<JobId, Report>()
   let idle: Deferred.Deferred<void> | undefined
 
-  /** Does it until it is answered. A failure of the statement itself is the caller's. */
-  const persistently = <A>(
-    work: Effect.Effect<A, StoreError>
-  ): Effect.Effect<A, Exclude<StoreError, DatabaseUnavailable>> =>
-    Effect.catchTag(work, "DatabaseUnavailable", () =>
-      availability.awaitAvailable.pipe(
-        Effect.andThen(Random.next),
-        // Never at once: a database that is called available, and fails this work, must not be asked in a hot loop.
-        Effect.flatMap((random) => Effect.sleep(Duration.sum(Duration.millis(10), Duration.times(spread, random)))),
-        Effect.andThen(persistently(work))
-      ))
-
-  const settle = (report: Report, accepted: boolean) => {
-    pending.delete(report.job)
-    options.onAnswered(report, accepted)
-    if (pending.size === 0 && entries.size === 0 && idle !== undefined) {
-      Deferred.doneUnsafe(idle, Effect.void)
-      idle = undefined
-    }
-  }
-
-  // --- results
-
-  const sendResults = (reports: ReadonlyArray<Report>): Effect.Effect<void> =>
-    persistently(store.finish(reports)).pipe(
-      Effect.map((answers) => reports.forEach((report, at) => settle(report, answers[at] ?? false))),
-      Effect.catchTag("QueryFailed", (error) => {
-        if (reports.length > 1) return Effect.forEach(reports, (report) => sendResults([report]), { discard: true })
-        const [report] = reports
-        if (report === undefined) return Effect.void
-        const unstorable = `its result could not be stored: ${error.detail}`
-        if (report.outcome.result === null) {
-          return Effect.andThen(
-            Effect.logError(`the end of job ${report.job} could not be stored`, error),
-            Effect.sync(() => settle(report, false))
-          )
-        }
-        // A result that the database refuses is a failure of the job, and the job still ends.
-        return sendResults([{ ...report, outcome: { status: "failed", result: null, error: unstorable } }])
-      })
-    )
-
-  const resultSender = Effect.forever(Effect.gen(function*() {
-    if (results.length === 0) {
-      hasResults.closeUnsafe()
-      yield* hasResults.await
-      // Jobs that were started together often end together.
-      yield* Effect.yieldNow
-    }
-    const reports = results.splice(0, resultsAtOnce).filter((report) => pending.get(report.job) === report)
-    if (reports.length > 0) yield* sendResults(reports)
-  }))
-
-  const enqueueResult = (report: Report) => {
-    pending.set(report.job, report)
-    results.push(report)
-    hasResults.openUnsafe()
-  }
-
-  // --- output
-
-  /** The next batch of each job that talks; the jobs take turns. */
-  const collect = Effect.gen(function*() {
-    const batches: Array<{ readonly entry: Entry; readonly batch: OutputBatch }> = []
-    for (const entry of [...talking].slice(0, batchesAtOnce)) {
-      talking.delete(entry)
-      const lines = yield* entry.buffer.take(batchBytes)
-      if (lines.length > 0) {
-        const { attempt, job, token } = entry.job
-        batches.push({ entry, batch: { job, token, attempt, lines } })
-      } else if (entry.outcome !== undefined) {
-        entries.delete(entry.job.job)
-        enqueueResult({ job: entry.job.job, token: entry.job.token, outcome: entry.outcome })
-      }
-    }
-    return batches
+  const results = yield* ResultSender.make((lease, verdict) => {
+    options.onAnswered(lease, verdict)
+    becomeIdle()
+  })
+  const outputs = yield* OutputSender.make({
+    buffer: options.buffer,
+    onDrained: (lease, ending) => results.send(lease, ending)
   })
 
-  const outputSender = Effect.forever(Effect.gen(function*() {
-    if (talking.size === 0) {
-      hasOutput.closeUnsafe()
-      yield* hasOutput.await
-    }
-    yield* Effect.sleep(collectFor)
-    const batches = yield* collect
-    if (batches.length === 0) return
-    const answers = yield* persistently(store.appendOutput(batches.map(({ batch }) => batch))).pipe(
-      // What the database cannot take for another reason than being away is cut, not tried for ever.
-      Effect.catchTag(
-        "QueryFailed",
-        (error) => Effect.as(Effect.logError("output could not be stored", error), batches.map(() => true))
-      )
-    )
-    for (const [at, { batch, entry }] of batches.entries()) {
-      if (answers[at] === false) {
-        // The lease is lost; the heartbeat will say so to the job.
-        if (entry.outcome !== undefined) {
-          entries.delete(batch.job)
-          enqueueResult({ job: batch.job, token: batch.token, outcome: entry.outcome })
-        }
-        continue
-      }
-      yield* entry.buffer.acknowledge((batch.lines.at(-1)?.index ?? -1) + 1)
-      // Whether there is more is found in its next turn.
-      if (entries.get(batch.job) === entry) talking.add(entry)
-    }
-  }))
-
-  const talk = (entry: Entry) => {
-    talking.add(entry)
-    hasOutput.openUnsafe()
+  const isIdle = () => outputs.isIdle() && results.unanswered().length === 0
+  const becomeIdle = () => {
+    if (idle === undefined || !isIdle()) return
+    Deferred.doneUnsafe(idle, Effect.void)
+    idle = undefined
   }
-
-  yield* loops.fork("output", outputSender)
-  yield* Effect.forEach(Array.from({ length: resultSenders }), () => loops.fork("results", resultSender), {
-    discard: true
-  })
 
   return {
     output: (job) => {
       // Most jobs of an application in the same process say nothing: their buffer is made with their first line.
-      let entry: Entry | undefined
+      let entry: OutputSender.Entry | undefined
       return {
         write: (stream, lines) =>
           Effect.gen(function*() {
-            if (entry === undefined) {
-              entry = { job, buffer: yield* OutputBuffer.make(options.buffer), outcome: undefined }
-              entries.set(job.job, entry)
-            }
+            entry ??= yield* outputs.open(job)
             yield* entry.buffer.write(stream, lines)
-            talk(entry)
+            if (outputs.find(job) === entry) outputs.talk(entry)
           })
       }
     },
-    report: (job, outcome) => {
-      const entry = entries.get(job.job)
-      if (entry === undefined) return enqueueResult({ job: job.job, token: job.token, outcome })
+    report: (job, ending) => {
+      const entry = outputs.find(job)
+      if (entry === undefined) return results.send(job, ending)
       runFork(Effect.map(entry.buffer.finish, () => {
-        entry.outcome = outcome
-        talk(entry)
+        entry.ending = ending
+        outputs.talk(entry)
       }))
     },
-    forget: (job) => {
-      const entry = entries.get(job)
-      if (entry !== undefined) talking.delete(entry)
-      entries.delete(job)
-      pending.delete(job)
+    forget: (lease) => {
+      outputs.forget(lease)
+      results.forget(lease)
+      becomeIdle()
     },
     drained: Effect.suspend(() => {
-      if (pending.size === 0 && entries.size === 0) return Effect.void
+      if (isIdle()) return Effect.void
       idle ??= Deferred.makeUnsafe()
       return Deferred.await(idle)
     }),
-    unanswered: () => [...new Set([...entries.keys(), ...pending.keys()])]
+    unanswered: () => [...new Set([...outputs.ended(), ...results.unanswered()])],
+    unansweredBytes: results.bytes
   }
 })

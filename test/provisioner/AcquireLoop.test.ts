@@ -307,7 +307,7 @@ describe("AcquireLoop", () => {
     }).pipe(Effect.provide(World), Effect.provide(layer))
   })
 
-  it.effect("lets running jobs end at shutdown, cancels the rest at the deadline, and stores all results", () =>
+  it.effect("lets running jobs end at shutdown, stops the rest at the deadline, and stores all results", () =>
     Effect.gen(function*() {
       const runs: Array<Run> = []
       const { stop, store } = yield* replica(runs, { worker: { slots: 3, shutdownDeadline: "10 seconds" } })
@@ -326,7 +326,7 @@ describe("AcquireLoop", () => {
       assert.isDefined(stopping.pollUnsafe())
       const ended = yield* Effect.forEach(jobs, ({ id }) => watching.get(id))
       // One may start again, and is given back; what was never taken waits for another worker.
-      assert.deepStrictEqual(ended.map((job) => job.status), ["succeeded", "canceled", "pending", "pending"])
+      assert.deepStrictEqual(ended.map((job) => job.status), ["succeeded", "failed", "pending", "pending"])
       assert.strictEqual(started(runs).length, 3)
     }).pipe(Effect.provide(World)))
 

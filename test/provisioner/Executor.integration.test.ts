@@ -4,7 +4,7 @@ import { spawn } from "node:child_process"
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { type ExecutionFailed, Executor, type JobOutput } from "../../src/provisioner/Executor.ts"
+import { type ExecutionFailed, Executor, type ExecutorUnable, type JobOutput } from "../../src/provisioner/Executor.ts"
 import { JobId, type LeasedJob, type OutputLine } from "../../src/provisioner/Job.ts"
 import * as OutputBuffer from "../../src/provisioner/OutputBuffer.ts"
 import { lineGoesOn, maxLineLength } from "../../src/provisioner/OutputLines.ts"
@@ -57,10 +57,12 @@ const ended = Effect.fnUntraced(function*(job: LeasedJob) {
   return { end: describeExit(exit), stdout: text("stdout"), stderr: text("stderr"), lull: text("lull") }
 })
 
-const describeExit = (exit: Exit.Exit<unknown, ExecutionFailed>) => {
+const describeExit = (exit: Exit.Exit<unknown, ExecutionFailed | ExecutorUnable>) => {
   if (Exit.isSuccess(exit)) return exit.value
   const error = exit.cause.reasons.find(Cause.isFailReason)?.error
-  return error === undefined ? exit.cause : { error: error.error, result: error.result }
+  return error === undefined || error._tag === "ExecutorUnable"
+    ? exit.cause
+    : { error: error.error, result: error.result }
 }
 
 const success = { exitCode: 0, signal: null }

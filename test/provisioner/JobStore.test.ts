@@ -1,5 +1,5 @@
 import { describe } from "@effect/vitest"
-import { Duration, Effect, Layer } from "effect"
+import { Effect, Layer } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { TestClock } from "effect/testing"
 import { Database } from "../../src/database/Database.ts"
@@ -25,6 +25,6 @@ describe("JobStoreMemory", () => {
     layer: Store,
     clock: "effect",
     pass: TestClock.adjust,
-    expireLeases: Effect.asVoid(TestClock.adjust(Duration.seconds(31)))
+    live: () => Effect.void
   })
 })

@@ -10,35 +10,55 @@ import { newJobs, replica, type Run, World } from "../support/replicas.ts"
 import { uuid } from "../support/TailnetWorld.ts"
 
 const lease = 30_000
-const held = (renewal: string): KnownLease => ({ job: JobId.make(uuid(1)), token: 1, worker: "w", renewal })
+const held = (renewal: string, isLocked = false): KnownLease => ({
+  job: JobId.make(uuid(1)),
+  token: 1,
+  worker: "w",
+  renewal,
+  isLocked
+})
 
 describe("look", () => {
-  // Each look: the writable time, and what the lease was then.
-  const cases: ReadonlyArray<
-    readonly [what: string, looks: ReadonlyArray<readonly [at: number, renewal: string]>, gone: boolean]
-  > = [
+  type Look = readonly [at: number, renewal: string, isLocked?: boolean]
+  const watched = (looks: ReadonlyArray<Look>) => {
+    let watch = nothingSeen
+    let gone: ReadonlyArray<KnownLease> = []
+    for (const [at, renewal, isLocked] of looks) {
+      ;[watch, gone] = look(watch, [held(renewal, isLocked)], { asked: at, answered: at, lease })
+    }
+    return gone.length === 1
+  }
+  // Each look: the writable time, what the lease was then, and whether somebody held a lock on it.
+  const cases: ReadonlyArray<readonly [what: string, looks: ReadonlyArray<Look>, gone: boolean]> = [
     ["a lease that was never seen before, however old", [[90_000, "a"]], false],
-    ["a lease that has not changed for a whole lease", [[1_000, "a"], [31_000, "a"]], true],
-    ["a lease that has not changed for a little less", [[1_000, "a"], [30_999, "a"]], false],
-    ["a lease that changed in between", [[1_000, "a"], [20_000, "b"], [31_000, "b"]], false],
-    ["a lease that went back, as after a restore", [[1_000, "b"], [20_000, "a"], [31_000, "a"]], false],
-    ["looks between which nothing could be written", [[1_000, "a"], [1_000, "a"], [1_000, "a"]], false],
-    ["a worker that stopped later", [[0, "a"], [10_000, "b"], [20_000, "b"], [40_000, "b"]], true]
+    ["a lease that has not changed for a whole lease", [[0, "a"], [10_000, "a"], [20_000, "a"], [30_000, "a"]], true],
+    ["a lease that has not changed for a little less", [[0, "a"], [10_000, "a"], [20_000, "a"], [29_999, "a"]], false],
+    ["a lease that changed in between", [[0, "a"], [10_000, "b"], [20_000, "b"], [30_000, "b"]], false],
+    ["a lease that went back, as after a restore", [[0, "b"], [10_000, "a"], [20_000, "a"], [30_000, "a"]], false],
+    ["looks between which nothing could be written", [[0, "a"], [0, "a"], [0, "a"], [0, "a"]], false],
+    ["a worker that stopped later", [[0, "a"], [10_000, "b"], [20_000, "b"], [30_000, "b"], [40_000, "b"]], true],
+    [
+      "a row that was locked for longer than a lease, and has just become free",
+      [[0, "a"], [10_000, "a"], [20_000, "a", true], [30_000, "a", true], [40_000, "a"]],
+      false
+    ],
+    [
+      "a worker that is gone and whose row was locked for a while",
+      [[0, "a"], [20_000, "a", true], [30_000, "a"], [40_000, "a"], [50_000, "a"], [60_000, "a"]],
+      true
+    ],
+    ["a first look after a long time, in which nobody asked for locks", [[0, "a"], [40_000, "a"]], false]
   ]
   for (const [what, looks, isGone] of cases) {
     it(`${isGone ? "takes" : "does not take"} a job for ${what}`, () => {
-      let watch = nothingSeen
-      let gone: ReadonlyArray<KnownLease> = []
-      for (const [at, renewal] of looks) {
-        ;[watch, gone] = look(watch, [held(renewal)], { asked: at, answered: at, lease })
-      }
-      assert.strictEqual(gone.length, isGone ? 1 : 0)
+      assert.strictEqual(watched(looks), isGone)
     })
   }
 
   it("errs on the side of patience about the time that an answer takes", () => {
-    const [watch] = look(nothingSeen, [held("a")], { asked: 0, answered: 4_000, lease })
-    assert.lengthOf(look(watch, [held("a")], { asked: 32_000, answered: 36_000, lease })[1], 0)
+    let [watch] = look(nothingSeen, [held("a")], { asked: 0, answered: 4_000, lease })
+    ;[watch] = look(watch, [held("a")], { asked: 20_000, answered: 20_000, lease })
+    assert.lengthOf(look(watch, [held("a")], { asked: 33_000, answered: 36_000, lease })[1], 0)
     assert.lengthOf(look(watch, [held("a")], { asked: 34_000, answered: 36_000, lease })[1], 1)
   })
 
@@ -91,7 +111,7 @@ describe("Reaper", () => {
       yield* TestClock.adjust("3 minutes")
       const [failed, done] = yield* Effect.forEach([once!, again!], ({ id }) => store.get(id))
       assert.strictEqual(failed?.status, "failed")
-      assert.deepStrictEqual([done?.status, done?.attempt, done?.worker], ["succeeded", 2, "well"])
+      assert.deepStrictEqual([done?.status, done?.attempt, done?.workerName], ["succeeded", 2, "well"])
     }).pipe(Effect.provide(World), Random.withSeed("gone")))
 
   it.effect("reaps nobody for an hour's outage that all had", () =>

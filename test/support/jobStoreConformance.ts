@@ -5,7 +5,7 @@
 import { assert, it } from "@effect/vitest"
 import { Clock, Duration, Effect, type Layer } from "effect"
 import type { SecureRandom } from "effect/crypto/SecureRandom"
-import { JobId, type LeasedJob, type OutputLine } from "../../src/provisioner/Job.ts"
+import { JobId, type Lease, type LeasedJob, limits, type OutputLine, tagKey } from "../../src/provisioner/Job.ts"
 import { JobStore } from "../../src/provisioner/JobStore.ts"
 import { newJobs } from "./replicas.ts"
 
@@ -23,16 +23,21 @@ export interface Setting<Services> {
   readonly clock: "effect" | "live"
   /** Lets time pass, for the store too. */
   readonly pass: (duration: Duration.Input) => Effect.Effect<void>
-  /** Makes all leases look as if they had run out. */
-  readonly expireLeases: Effect.Effect<void, unknown, JobStore | Services>
+  /** A replica of this id has just written its heartbeat. */
+  readonly live: (replica: string) => Effect.Effect<unknown, unknown, JobStore | Services>
 }
 
 export const conformance = <Services>(setting: Setting<Services>) => {
   const test = (name: string, body: Effect.Effect<void, unknown, JobStore | SecureRandom | Services>) =>
     it[setting.clock](name, () => body.pipe(Effect.provide(setting.layer)))
 
-  const acquire = (limit: number, tags = {}, worker = workerA, reclaim?: ReadonlyArray<JobId>) =>
-    Effect.flatMap(JobStore, (store) => store.acquire({ worker, tags, limit, lease, reclaim }))
+  const acquire = (
+    limit: number,
+    tags = {},
+    id = workerA,
+    reclaim?: ReadonlyArray<Lease>,
+    types?: ReadonlyArray<string>
+  ) => Effect.flatMap(JobStore, (store) => store.acquire({ worker: { id, tags, types }, limit, lease, reclaim }))
 
   const ids = (jobs: ReadonlyArray<LeasedJob>) => jobs.map((job) => job.job)
 
@@ -115,7 +120,7 @@ export const conformance = <Services>(setting: Setting<Services>) => {
           : { status: "failed" as const, result: text, error: text }
       )
       const answers = yield* store.finish(jobs.map((job, at) => ({ ...job, outcome: outcomes[at]! })))
-      assert.deepStrictEqual(answers, texts.map(() => true))
+      assert.deepStrictEqual(answers, texts.map(() => "stored"))
       for (const [at, { job }] of jobs.entries()) {
         const { error, result, status } = yield* store.get(job)
         assert.deepStrictEqual({ status, result, error: error ?? "" }, { error: "", ...outcomes[at]! })
@@ -241,7 +246,7 @@ export const conformance = <Services>(setting: Setting<Services>) => {
       const store = yield* JobStore
       yield* store.submit(yield* newJobs([{}, {}, {}]))
       const { jobs: [known, unknown] } = yield* acquire(2)
-      const again = yield* acquire(2, {}, workerA, [known!.job])
+      const again = yield* acquire(2, {}, workerA, [known!])
       assert.strictEqual(again.jobs.length, 2)
       assert.deepStrictEqual(again.jobs[0], unknown)
       assert.deepStrictEqual((yield* acquire(0, {}, workerB, [])).jobs, [])
@@ -279,9 +284,9 @@ export const conformance = <Services>(setting: Setting<Services>) => {
         token: leased!.token,
         outcome: { status: "succeeded", result: { n: 1 } } as const
       }
-      assert.deepStrictEqual(yield* store.finish([stale, report]), [false, true])
-      assert.deepStrictEqual(yield* store.finish([report]), [true])
-      assert.deepStrictEqual(yield* store.finish([stale]), [false])
+      assert.deepStrictEqual(yield* store.finish([stale, report]), ["refused", "stored"])
+      assert.deepStrictEqual(yield* store.finish([report]), ["stored"])
+      assert.deepStrictEqual(yield* store.finish([stale]), ["refused"])
       const stored = yield* store.get(job!.id)
       assert.strictEqual(stored.status, "succeeded")
       assert.deepStrictEqual(stored.result, { n: 1 })
@@ -297,8 +302,8 @@ export const conformance = <Services>(setting: Setting<Services>) => {
       yield* store.submit([job!])
       const failed = { status: "failed", result: null, error: "no luck" } as const
       const { jobs: [first] } = yield* acquire(1)
-      assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), [true])
-      assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), [true])
+      assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), ["again"])
+      assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), ["again"])
       assert.strictEqual((yield* store.get(job!.id)).status, "pending")
       assert.deepStrictEqual((yield* acquire(1)).jobs, [])
       yield* setting.pass("1100 millis")
@@ -306,8 +311,8 @@ export const conformance = <Services>(setting: Setting<Services>) => {
       const second = found.jobs[0] ?? (yield* acquire(1)).jobs[0]
       assert.strictEqual(second?.attempt, 2)
       assert.isAbove(second!.token, first!.token)
-      assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), [false])
-      assert.deepStrictEqual(yield* store.finish([{ ...second!, outcome: failed }]), [true])
+      assert.deepStrictEqual(yield* store.finish([{ ...first!, outcome: failed }]), ["refused"])
+      assert.deepStrictEqual(yield* store.finish([{ ...second!, outcome: failed }]), ["stored"])
       const stored = yield* store.get(job!.id)
       assert.strictEqual(stored.status, "failed")
       assert.strictEqual(stored.error, "no luck")
@@ -385,16 +390,16 @@ export const conformance = <Services>(setting: Setting<Services>) => {
       yield* store.submit([once!, twice!, canceling!, beaten!])
       const { jobs } = yield* acquire(4)
       yield* store.cancel(canceling!.id)
-      const seen = yield* store.leases
+      const seen = yield* store.leases([])
       assert.deepStrictEqual(
         seen.map(({ job, token, worker }) => [job, token, worker]).toSorted(),
         jobs.map(({ job, token }) => [job, token, workerA]).toSorted()
       )
-      assert.deepStrictEqual(yield* store.leases, seen)
+      assert.deepStrictEqual(yield* store.leases(jobs.map(({ job }) => job)), seen)
       assert.deepStrictEqual(yield* store.heartbeat([jobs[3]!], lease), ["held"])
       assert.deepStrictEqual((yield* store.reap(seen)).toSorted(), [once!.id, twice!.id, canceling!.id].toSorted())
       assert.deepStrictEqual(yield* store.reap(seen), [])
-      assert.deepStrictEqual((yield* store.leases).map(({ job }) => job), [beaten!.id])
+      assert.deepStrictEqual((yield* store.leases([])).map(({ job }) => job), [beaten!.id])
       assert.strictEqual((yield* store.get(once!.id)).status, "failed")
       assert.strictEqual((yield* store.get(twice!.id)).status, "pending")
       assert.strictEqual((yield* store.get(canceling!.id)).status, "canceled")
@@ -403,11 +408,200 @@ export const conformance = <Services>(setting: Setting<Services>) => {
         ...job,
         outcome: { status: "succeeded", result: "late" } as const
       }))
-      assert.deepStrictEqual(yield* store.finish(late), [false, false, false])
+      assert.deepStrictEqual(yield* store.finish(late), ["refused", "refused", "refused"])
       assert.deepStrictEqual(yield* store.appendOutput([{ ...jobs[0]!, lines: [line(0, "late")] }]), [false])
       assert.deepStrictEqual(yield* store.heartbeat(jobs.slice(0, 3), lease), ["lost", "lost", "lost"])
       assert.strictEqual((yield* store.get(once!.id)).error?.includes("worker is gone"), true)
       assert.strictEqual((yield* store.get(once!.id)).result, null)
+    })
+  )
+
+  test(
+    "gives a worker the types that it runs, and no others, however many wait",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const jobs = yield* newJobs([{ type: "other", priority: 9 }, { type: "mine" }, { type: "third" }, {
+        type: "mine"
+      }])
+      yield* store.submit(jobs)
+      assert.deepStrictEqual(ids((yield* acquire(9, {}, workerA, undefined, ["mine", "absent"])).jobs), [
+        jobs[1]!.id,
+        jobs[3]!.id
+      ])
+      assert.deepStrictEqual(ids((yield* acquire(9, {}, workerA, undefined, ["mine"])).jobs), [])
+      assert.deepStrictEqual(ids((yield* acquire(9, {}, workerB, undefined, [])).jobs), [])
+      const [late] = yield* newJobs([{ type: "mine" }])
+      yield* store.submit([late!])
+      assert.deepStrictEqual(ids((yield* acquire(9, {}, workerA, undefined, ["mine"])).jobs), [late!.id])
+      assert.deepStrictEqual(ids((yield* acquire(9, {}, workerB)).jobs), [jobs[0]!.id, jobs[2]!.id])
+    })
+  )
+
+  test(
+    "hands out again what a worker holds under a token that it does not know of",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      yield* store.submit(yield* newJobs([{}]))
+      const { jobs: [leased] } = yield* acquire(1)
+      assert.deepStrictEqual((yield* acquire(1, {}, workerA, [leased!])).jobs, [])
+      const stale = { job: leased!.job, token: leased!.token - 1 }
+      assert.deepStrictEqual((yield* acquire(1, {}, workerA, [stale])).jobs, [leased!])
+    })
+  )
+
+  test(
+    "takes back a job that was not started, as if it had not been given; once, and under its token only",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [job, canceling] = yield* newJobs([{}, {}])
+      const [before] = yield* store.submit([job!, canceling!])
+      const { jobs } = yield* acquire(2)
+      yield* store.cancel(canceling!.id)
+      assert.deepStrictEqual(yield* store.release([{ ...jobs[0]!, token: 99 }]), [false])
+      assert.deepStrictEqual(yield* store.release(jobs), [true, true])
+      assert.deepStrictEqual(yield* store.release(jobs), [false, false])
+      assert.deepStrictEqual(yield* store.get(job!.id), before)
+      assert.strictEqual((yield* store.get(canceling!.id)).status, "canceled")
+      const { jobs: [again] } = yield* acquire(2)
+      assert.deepStrictEqual([again?.job, again?.attempt], [job!.id, 1])
+      assert.isAbove(again!.token, jobs[0]!.token)
+      assert.deepStrictEqual(yield* store.heartbeat([jobs[0]!], lease), ["lost"])
+    })
+  )
+
+  test(
+    "knows the same request under its idempotency key after the job was tried again, whatever time it asked for",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      for (const notBefore of [undefined, 1_000]) {
+        const key = `key ${notBefore}`
+        const [job, repeated] = yield* newJobs([
+          { maxAttempts: 2, idempotencyKey: key, notBefore },
+          { maxAttempts: 2, idempotencyKey: key, notBefore }
+        ])
+        yield* store.submit([job!])
+        const { jobs: [leased] } = yield* acquire(1)
+        yield* store.finish([{ ...leased!, outcome: { status: "failed", result: null, error: "no luck" } }])
+        const [answer] = yield* store.submit([repeated!])
+        assert.strictEqual(answer?.id, job!.id)
+        assert.strictEqual(answer?.notBefore, notBefore)
+        assert.deepStrictEqual((yield* store.submit([job!]))[0], answer)
+      }
+    })
+  )
+
+  test(
+    "says of a job that was canceled while it waited for its next attempt that it had run",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const [job] = yield* newJobs([{ maxAttempts: 2 }])
+      yield* store.submit([job!])
+      const { jobs: [leased] } = yield* acquire(1)
+      yield* store.finish([{ ...leased!, outcome: { status: "failed", result: null, error: "no luck" } }])
+      assert.strictEqual((yield* store.cancel(job!.id)).error?.includes("after attempt 1"), true)
+      const [fresh] = yield* newJobs([{}])
+      yield* store.submit([fresh!])
+      assert.strictEqual((yield* store.cancel(fresh!.id)).error, "canceled before it was started")
+    })
+  )
+
+  test(
+    "keeps sixteen tags of the greatest length",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const tags = Object.fromEntries(Array.from({ length: limits.tags }, (_, at) => [
+        `${at}`.padEnd(limits.tagKeyLength, "k€"),
+        `${at}`.padEnd(limits.tagValueLength, "v€")
+      ]))
+      const [job] = yield* newJobs([{ tags }])
+      yield* store.submit([job!])
+      assert.deepStrictEqual((yield* store.get(job!.id)).tags, JSON.parse(tagKey(tags)))
+      assert.deepStrictEqual(ids((yield* acquire(1, tags)).jobs), [job!.id])
+    })
+  )
+
+  const invalid: ReadonlyArray<readonly [what: string, options: Record<string, unknown>, field: string]> = [
+    ["an empty type", { type: "" }, "type"],
+    ["a type of 65 characters", { type: "t".repeat(65) }, "type"],
+    ["a type with NUL", { type: "a\0b" }, "type"],
+    ["no attempts", { maxAttempts: 0 }, "maxAttempts"],
+    ["too many attempts", { maxAttempts: 1e6 }, "maxAttempts"],
+    ["a fraction as priority", { priority: 1.5 }, "priority"],
+    ["a priority beyond smallint", { priority: 40_000 }, "priority"],
+    ["no number as time", { notBefore: Number.NaN }, "notBefore"],
+    ["a time after all times", { notBefore: 1e16 }, "notBefore"],
+    ["a negative time limit", { timeout: -1 }, "timeout"],
+    ["an infinite time limit", { timeout: Number.POSITIVE_INFINITY }, "timeout"],
+    ["an empty key", { idempotencyKey: "" }, "idempotencyKey"],
+    ["half a surrogate pair in a tag", { tags: { a: "\ud800" } }, "tags"],
+    ["seventeen tags", { tags: Object.fromEntries(Array.from({ length: 17 }, (_, at) => [`k${at}`, ""])) }, "tags"],
+    ["a bigint as input", { input: 1n }, "input"],
+    ["a bigint within the input", { input: { a: [1n] } }, "input"],
+    ["a function as input", { input: () => 1 }, "input"],
+    ["an input that holds itself", {
+      input: (() => {
+        const self: Record<string, unknown> = {}
+        self["self"] = self
+        return self
+      })()
+    }, "input"],
+    ["an input of more than a mebibyte", { input: "x".repeat(limits.inputBytes) }, "input"],
+    ["an input that is too deep", { input: JSON.parse("[".repeat(300) + "]".repeat(300)) }, "input"]
+  ]
+  for (const [what, options, field] of invalid) {
+    test(
+      `refuses ${what}, names the field, and stores nothing`,
+      Effect.gen(function*() {
+        const store = yield* JobStore
+        const [good, bad] = yield* newJobs([{}, {}])
+        const error = yield* Effect.flip(store.submit([good!, { ...bad!, ...options }]))
+        assert.strictEqual(error._tag, "InvalidJob")
+        if (error._tag !== "InvalidJob") return
+        assert.deepStrictEqual(error.problems.map(({ job }) => job), error.problems.map(() => 1))
+        assert.isTrue(error.problems.every((problem) => problem.field.startsWith(field)), error.message)
+        assert.deepStrictEqual(yield* store.list({ limit: 10 }), [])
+      })
+    )
+  }
+
+  test(
+    "keeps of an input what its JSON says, and nothing of the caller's own value",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const input = { at: new Date(0), left: undefined, list: [undefined, Number.NaN] }
+      const [job] = yield* newJobs([{ input }])
+      yield* store.submit([job!])
+      assert.deepStrictEqual((yield* store.get(job!.id)).input, { at: "1970-01-01T00:00:00.000Z", list: [null, null] })
+      const { jobs: [leased] } = yield* acquire(1)
+      assert.deepStrictEqual(leased?.input, { at: "1970-01-01T00:00:00.000Z", list: [null, null] })
+    })
+  )
+
+  test(
+    "says which types and tags no worker serves",
+    Effect.gen(function*() {
+      const store = yield* JobStore
+      const queues = [
+        { type: "command", tags: {} },
+        { type: "command", tags: { os: "linux" } },
+        { type: "greet", tags: {} }
+      ]
+      assert.deepStrictEqual(yield* store.served(queues), [false, false, false])
+      yield* setting.live(workerA)
+      yield* setting.live(workerB)
+      const worker = { replica: workerA, name: "a", tags: {}, slots: 4, types: ["command"] }
+      yield* store.register({ ...worker, id: workerA })
+      assert.deepStrictEqual(yield* store.served(queues), [true, false, false])
+      yield* store.register({
+        ...worker,
+        id: workerB,
+        replica: workerB,
+        tags: { os: "linux", size: "l" },
+        types: undefined
+      })
+      assert.deepStrictEqual(yield* store.served(queues), [true, true, false])
+      yield* store.register({ ...worker, id: workerA, slots: 0 })
+      assert.deepStrictEqual(yield* store.served(queues), [false, true, false])
     })
   )
 

@@ -1,0 +1,93 @@
+/**
+ * What a store of jobs remembers of queues: one for each type and set of tags that was ever asked for.
+ *
+ * - **A submission** writes a queue once, and not with each job.
+ * - **An acquire** looks only into queues that its worker covers, and finds new ones by the number of the transaction that
+ *   made them: nothing that was committed since the last look is missed, and how many queues there are for others does not
+ *   matter.
+ *
+ * All of it is forgotten when the database may have another history: a queue that was known may be lost.
+ */
+import type { PgClient } from "@effect/sql-pg/PgClient"
+import { Effect, Option } from "effect"
+import { type JobRequest, tagKey } from "./Job.ts"
+import { queueId } from "./JobSql.ts"
+import type { Worker } from "./JobStore.ts"
+
+interface Queue {
+  readonly id: string
+  readonly type: string
+  readonly key: string
+}
+
+/** The queues that a worker covers, up to a snapshot of the database. */
+interface Covered {
+  readonly ids: ReadonlyArray<string>
+  /** Queues of this transaction and later ones have not been looked at. */
+  readonly snapshot: string
+}
+
+/** Beyond it, all are forgotten: they are written again, which changes nothing. */
+const mostRemembered = 10_000
+
+const nothing: Covered = { ids: [], snapshot: "0" }
+
+/** The queue of each job. Most have the same. */
+export const idsOf = (jobs: ReadonlyArray<Pick<JobRequest, "type">>, tagKeys: ReadonlyArray<string>) => {
+  const ids = new Map<string, string>()
+  return jobs.map(({ type }, at) => {
+    const key = tagKeys[at] ?? "{}"
+    const name = `${type}\0${key}`
+    const known = ids.get(name)
+    if (known !== undefined) return known
+    const id = queueId(type, key)
+    ids.set(name, id)
+    return id
+  })
+}
+
+/** Workers with the same tags and types cover the same queues. */
+const coverOf = ({ tags, types }: Pick<Worker, "tags" | "types">) => `${tagKey(tags)} ${JSON.stringify(types ?? null)}`
+
+export const make = (history: () => number) => {
+  let seen = history()
+  const stored = new Set<string>()
+  const covered = new Map<string, Covered>()
+
+  const forgetAnotherHistory = () => {
+    if (history() === seen) return
+    seen = history()
+    stored.clear()
+    covered.clear()
+  }
+
+  return {
+    unknown: (queues: ReadonlyArray<Queue>) => {
+      forgetAnotherHistory()
+      return queues.filter(({ id }) => !stored.has(id))
+    },
+    /** They were written; unless that was in a transaction, which may still be rolled back. */
+    noteStored: (sql: PgClient, queues: ReadonlyArray<Queue>) =>
+      Effect.map(Effect.serviceOption(sql.transactionService), (transaction) => {
+        if (Option.isSome(transaction) || history() !== seen) return
+        for (const { id } of queues) {
+          if (stored.size >= mostRemembered) stored.clear()
+          stored.add(id)
+        }
+      }),
+    of: (worker: Pick<Worker, "tags" | "types">): Covered => {
+      forgetAnotherHistory()
+      return covered.get(coverOf(worker)) ?? nothing
+    },
+    noteFresh: (
+      worker: Pick<Worker, "tags" | "types">,
+      before: Covered,
+      found: { readonly fresh: string; readonly snapshot: string } | undefined
+    ) => {
+      if (found === undefined || history() !== seen) return
+      const fresh = found.fresh === "" ? [] : found.fresh.split(" ")
+      const ids = fresh.every((id) => before.ids.includes(id)) ? before.ids : [...new Set([...before.ids, ...fresh])]
+      covered.set(coverOf(worker), { ids, snapshot: found.snapshot })
+    }
+  }
+}

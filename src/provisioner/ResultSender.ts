@@ -1,0 +1,243 @@
+/**
+ * Brings to the store how jobs ended: in batches, for as long as it takes. What is sent again under the same token is stored
+ * once.
+ *
+ * ```text
+ *  results ──▶ two senders, in batches ──▶ answered
+ *                     │ fails, or is locked, and is not at fault for sure
+ *                     ▼
+ *                  apart: alone, with a delay that grows, past what is locked
+ * ```
+ *
+ * A value that the database refuses is the only failure that is final, and final for one job only: a batch that fails so is
+ * halved until the job is found. Whatever else fails is taken aside, so that it holds back nobody, and is named once.
+ */
+import { Effect, Latch, type Scope } from "effect"
+import { Availability } from "../database/Availability.ts"
+import type { QueryFailed } from "../database/Unavailable.ts"
+import { Loops } from "../loop/Loops.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
+import type { JobId, JobOutcome, Lease } from "./Job.ts"
+import { leaseKey } from "./Job.ts"
+import { JobStore, type Report, type Verdict } from "./JobStore.ts"
+import { retryDelay, throughOutages } from "./Retrying.ts"
+
+/** How a run ended: its outcome; or that it was never begun, and the job is given back. */
+export type Ending = JobOutcome | "notStarted"
+
+export interface ResultSender {
+  readonly send: (lease: Lease, ending: Ending) => void
+  /** Nothing of it is sent any more. */
+  readonly forget: (lease: Lease) => void
+  readonly unanswered: () => ReadonlyArray<JobId>
+  /** Bytes of results that wait, about. */
+  readonly bytes: () => number
+}
+
+/** Results in one statement, and their bytes. */
+const resultsAtOnce = 1_000
+const bytesAtOnce = 4 * 1_048_576
+
+/** Statements with results in flight: while one waits for its commit, the next is being made. */
+const senders = 2
+
+interface Item extends Lease {
+  readonly ending: Ending
+  readonly bytes: number
+}
+
+/** Items that are tried again together, until they are known to be at fault alone. */
+interface Apart {
+  readonly items: ReadonlyArray<Item>
+  readonly attempt: number
+  /** Monotonic. */
+  readonly due: number
+}
+
+const isReport = (item: Item): item is Item & Report & { readonly ending: JobOutcome } => item.ending !== "notStarted"
+
+const toReport = ({ ending, job, token }: Item & { readonly ending: JobOutcome }): Report => ({
+  job,
+  token,
+  outcome: ending
+})
+
+/** What an outcome weighs, beside a row's other columns. */
+const bytesOf = (ending: Ending): number =>
+  ending === "notStarted" || ending.result === null ? 100 : 100 + JSON.stringify(ending.result).length
+
+export const make = Effect.fnUntraced(function*(
+  onAnswered: (lease: Lease, verdict: Verdict) => void
+): Effect.fn.Return<ResultSender, never, Availability | JobStore | Loops | Scope.Scope> {
+  const store = yield* JobStore
+  const persistently = throughOutages(yield* Availability)
+  const loops = yield* Loops
+  /** All that has not been answered; `queue` is what has not been sent. */
+  const pending = new Map<string, Item>()
+  const queue: Array<Item> = []
+  const hasResults = Latch.makeUnsafe(false)
+  let bytes = 0
+  const apart: Array<Apart> = []
+  const hasApart = Latch.makeUnsafe(false)
+  const named = new Set<string>()
+
+  const isWanted = (item: Item) => pending.get(leaseKey(item)) === item
+
+  const remove = (item: Item) => {
+    const key = leaseKey(item)
+    if (pending.get(key) !== item) return false
+    pending.delete(key)
+    named.delete(key)
+    bytes -= item.bytes
+    return true
+  }
+
+  const settle = (item: Item, verdict: Verdict) => {
+    if (remove(item)) onAnswered(item, verdict)
+  }
+
+  const put = (item: Item) => {
+    const before = pending.get(leaseKey(item))
+    if (before !== undefined) remove(before)
+    pending.set(leaseKey(item), item)
+    bytes += item.bytes
+  }
+
+  const takeAside = Effect.fnUntraced(function*(items: ReadonlyArray<Item>, attempt: number) {
+    if (items.length === 0) return
+    const due = (yield* monotonicMillis) + (yield* retryDelay(attempt))
+    apart.push({ items, attempt, due })
+    hasApart.openUnsafe()
+  })
+
+  /** The one job that is at fault ends all the same, without what the database refuses. */
+  const replace = Effect.fnUntraced(function*(item: Item, error: QueryFailed) {
+    if (item.ending === "notStarted" || item.ending.result === null) {
+      yield* Effect.logError(`the end of job ${item.job} could not be stored`, error)
+      return settle(item, "refused")
+    }
+    const ending: JobOutcome = {
+      status: "failed",
+      result: null,
+      error: `its result could not be stored: ${error.detail}`
+    }
+    const replaced = { ...item, ending, bytes: bytesOf(ending) }
+    put(replaced)
+    yield* deliver([replaced], { isApart: true, attempt: 0 })
+  })
+
+  const nameOnce = (items: ReadonlyArray<Item>, error: QueryFailed) => {
+    const isKnown = items.every((item) => named.has(leaseKey(item)))
+    for (const item of items) named.add(leaseKey(item))
+    const [first] = items
+    if (isKnown || first === undefined) return Effect.void
+    const what = items.length === 1 ? `the end of job ${first.job}` : `the ends of ${items.length} jobs`
+    return Effect.logWarning(`${what} can not be stored yet, and will be tried again: ${error.detail}`)
+  }
+
+  const failed = (items: ReadonlyArray<Item>, how: How, error: QueryFailed): Effect.Effect<void> => {
+    const half = Math.ceil(items.length / 2)
+    const [first, second] = [items.slice(0, half), items.slice(half)]
+    if (error.kind === "data") {
+      const [only] = items
+      if (items.length > 1) return Effect.andThen(deliver(first, how), deliver(second, how))
+      return only === undefined ? Effect.void : replace(only, error)
+    }
+    // At first all of them wait: a statement that was canceled, or a table that was locked, says nothing of the jobs.
+    const again = how.isApart ? [first, second] : [items]
+    return Effect.andThen(
+      nameOnce(items, error),
+      Effect.forEach(again, (part) => takeAside(part, how.attempt + 1), { discard: true })
+    )
+  }
+
+  interface How {
+    readonly isApart: boolean
+    readonly attempt: number
+  }
+
+  const deliver = (given: ReadonlyArray<Item>, how: How): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const items = given.filter(isWanted)
+      const reports = items.filter(isReport)
+      const releases = items.filter((item) => !isReport(item))
+      return Effect.andThen(deliverReports(reports, how), deliverReleases(releases, how))
+    })
+
+  const deliverReports = (items: ReadonlyArray<Item & { readonly ending: JobOutcome }>, how: How) =>
+    items.length === 0 ?
+      Effect.void :
+      persistently(store.finish(items.map(toReport), { skipLocked: how.isApart })).pipe(
+        Effect.flatMap((verdicts) => {
+          const locked = items.filter((_, at) => verdicts[at] === "locked")
+          items.forEach((item, at) => {
+            const verdict = verdicts[at] ?? "refused"
+            if (verdict !== "locked") settle(item, verdict)
+          })
+          return takeAside(locked, how.attempt + 1)
+        }),
+        Effect.catchTag("QueryFailed", (error) => failed(items, how, error))
+      )
+
+  const deliverReleases = (items: ReadonlyArray<Item>, how: How) =>
+    items.length === 0 ? Effect.void : persistently(store.release(items)).pipe(
+      Effect.map((accepted) => items.forEach((item, at) => settle(item, accepted[at] === true ? "again" : "refused"))),
+      Effect.catchTag("QueryFailed", (error) => failed(items, how, error))
+    )
+
+  const nextBatch = () => {
+    let count = 0
+    let size = 0
+    while (count < queue.length && count < resultsAtOnce) {
+      size += queue[count]?.bytes ?? 0
+      if (size > bytesAtOnce && count > 0) break
+      count++
+    }
+    return queue.splice(0, count)
+  }
+
+  const sender = Effect.forever(Effect.gen(function*() {
+    if (queue.length === 0) {
+      hasResults.closeUnsafe()
+      yield* hasResults.await
+      // Jobs that were started together often end together.
+      yield* Effect.yieldNow
+    }
+    yield* deliver(nextBatch(), { isApart: false, attempt: 0 })
+  }))
+
+  /** One after another, those that were tried least first: what fails again and again comes last. */
+  const apartSender = Effect.forever(Effect.gen(function*() {
+    if (apart.length === 0) {
+      hasApart.closeUnsafe()
+      yield* hasApart.await
+    }
+    const now = yield* monotonicMillis
+    const due = apart.filter((each) => each.due <= now).toSorted((a, b) => a.attempt - b.attempt)[0]
+    if (due === undefined) {
+      hasApart.closeUnsafe()
+      const soonest = Math.min(...apart.map((each) => each.due))
+      return yield* Effect.raceFirst(Effect.sleep(Math.max(1, soonest - now)), hasApart.await)
+    }
+    apart.splice(apart.indexOf(due), 1)
+    yield* deliver(due.items, { isApart: true, attempt: due.attempt })
+  }))
+
+  yield* Effect.forEach(Array.from({ length: senders }), () => loops.fork("results", sender), { discard: true })
+  yield* loops.fork("results tried again", apartSender)
+
+  return {
+    send: ({ job, token }, ending) => {
+      const item = { job, token, ending, bytes: bytesOf(ending) }
+      put(item)
+      queue.push(item)
+      hasResults.openUnsafe()
+    },
+    forget: (lease) => {
+      const item = pending.get(leaseKey(lease))
+      if (item !== undefined) remove(item)
+    },
+    unanswered: () => [...pending.values()].map(({ job }) => job),
+    bytes: () => bytes
+  }
+})
