@@ -44,10 +44,11 @@ import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
-import { Executor, type ExecutorUnable } from "./Executor.ts"
+import { Executor, ExecutorUnable } from "./Executor.ts"
 import { HeldLeases } from "./HeldLeases.ts"
 import { covers, type JobId, JobType, Tags } from "./Job.ts"
 import { JobStore, type StoreError, topics, type UnreadableJob, type Worker } from "./JobStore.ts"
+import { unableOf } from "./Outcome.ts"
 import type * as OutputBuffer from "./OutputBuffer.ts"
 import * as Reporter from "./Reporter.ts"
 import * as Runs from "./Runs.ts"
@@ -179,7 +180,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   // --- an executor that can run no jobs
 
-  const ready = executor.ready ?? Effect.void
+  // A check that dies is a check that fails: what it was about to find is not there.
+  const ready = Effect.catchCause(
+    executor.ready ?? Effect.void,
+    (cause) => Effect.fail(unableOf(Exit.failCause(cause)) ?? new ExecutorUnable({ reason: Cause.pretty(cause) }))
+  )
   let retries = yield* Schedule.toStepWithMetadata(recovery)
 
   /** Takes no jobs until the executor says that it can run them. */

@@ -10,7 +10,7 @@ import { Notifications } from "../../src/database/Notifications.ts"
 import { Replica } from "../../src/database/Replica.ts"
 import { Loops } from "../../src/loop/Loops.ts"
 import * as AcquireLoop from "../../src/provisioner/AcquireLoop.ts"
-import { ExecutionFailed, Executor, type JobOutput } from "../../src/provisioner/Executor.ts"
+import { ExecutionFailed, Executor, type ExecutorUnable, type JobOutput } from "../../src/provisioner/Executor.ts"
 import { HeldLeases } from "../../src/provisioner/HeldLeases.ts"
 import { JobId, type JobRequest, type LeasedJob, request } from "../../src/provisioner/Job.ts"
 import { JobStore } from "../../src/provisioner/JobStore.ts"
@@ -41,7 +41,9 @@ export interface Options {
   readonly onAcquire?: () => void
   /** How long the answer to an acquire is under way. */
   readonly answerAfter?: Duration.Input
-  readonly execute?: (job: LeasedJob, output: JobOutput) => Effect.Effect<unknown, ExecutionFailed>
+  readonly execute?: (job: LeasedJob, output: JobOutput) => Effect.Effect<unknown, ExecutionFailed | ExecutorUnable>
+  readonly types?: ReadonlyArray<string>
+  readonly ready?: Effect.Effect<void, ExecutorUnable>
 }
 
 /** Takes its input `{ millis }` as long as it says, and returns it; `{ fail }` fails. */
@@ -63,6 +65,8 @@ export const replica = Effect.fnUntraced(function*(runs: Array<Run>, options: Op
       Effect.sync(() => runs.push({ job: job.job, replica: name, at: clock.currentTimeMillisUnsafe(), event }))
     )
   const RecordingExecutor = Layer.succeed(Executor, {
+    types: options.types,
+    ready: options.ready,
     run: (job: LeasedJob, output: JobOutput) =>
       record(job, "started").pipe(
         Effect.andThen((options.execute ?? execute)(job, output)),
