@@ -47,12 +47,21 @@ interface Item extends Lease {
 }
 
 /** Items that are tried again together, until they are known to be at fault alone. */
-interface Apart {
+interface Apart extends How {
   readonly items: ReadonlyArray<Item>
-  readonly attempt: number
   /** Monotonic. */
   readonly due: number
 }
+
+interface How {
+  readonly isApart: boolean
+  /** How often these have failed. */
+  readonly attempt: number
+  /** How many statements had been answered when they failed last. */
+  readonly answered: number
+}
+
+const atFirst: How = { isApart: false, attempt: 0, answered: 0 }
 
 const isReport = (item: Item): item is Item & Report & { readonly ending: JobOutcome } => item.ending !== "notStarted"
 
@@ -80,6 +89,8 @@ export const make = Effect.fnUntraced(function*(
   const apart: Array<Apart> = []
   const hasApart = Latch.makeUnsafe(false)
   const named = new Set<string>()
+  /** Statements that were answered: while others are, what fails is at fault itself. */
+  let answered = 0
 
   const isWanted = (item: Item) => pending.get(leaseKey(item)) === item
 
@@ -103,10 +114,10 @@ export const make = Effect.fnUntraced(function*(
     bytes += item.bytes
   }
 
-  const takeAside = Effect.fnUntraced(function*(items: ReadonlyArray<Item>, attempt: number) {
+  const takeAside = Effect.fnUntraced(function*(items: ReadonlyArray<Item>, attempt: number, delay = attempt) {
     if (items.length === 0) return
-    const due = (yield* monotonicMillis) + (yield* retryDelay(attempt))
-    apart.push({ items, attempt, due })
+    const due = (yield* monotonicMillis) + (yield* retryDelay(delay))
+    apart.push({ items, isApart: true, attempt, answered, due })
     hasApart.openUnsafe()
   })
 
@@ -123,7 +134,7 @@ export const make = Effect.fnUntraced(function*(
     }
     const replaced = { ...item, ending, bytes: bytesOf(ending) }
     put(replaced)
-    yield* deliver([replaced], { isApart: true, attempt: 0 })
+    yield* deliver([replaced], { ...atFirst, isApart: true })
   })
 
   const nameOnce = (items: ReadonlyArray<Item>, error: QueryFailed) => {
@@ -143,17 +154,13 @@ export const make = Effect.fnUntraced(function*(
       if (items.length > 1) return Effect.andThen(deliver(first, how), deliver(second, how))
       return only === undefined ? Effect.void : replace(only, error)
     }
-    // At first all of them wait: a statement that was canceled, or a table that was locked, says nothing of the jobs.
-    const again = how.isApart ? [first, second] : [items]
-    return Effect.andThen(
-      nameOnce(items, error),
-      Effect.forEach(again, (part) => takeAside(part, how.attempt + 1), { discard: true })
-    )
-  }
-
-  interface How {
-    readonly isApart: boolean
-    readonly attempt: number
+    // At first all of them wait: a statement that was canceled, or a table that was locked, says nothing of the jobs. Then they are
+    // halved: once, to find out, and again as long as others are answered. What fails for all is not sent in ever more pieces.
+    const isOfThese = how.isApart && (how.attempt === 1 || answered > how.answered)
+    if (!isOfThese || items.length === 1) {
+      return Effect.andThen(nameOnce(items, error), takeAside(items, how.attempt + 1))
+    }
+    return Effect.andThen(takeAside(first, 2, 0), takeAside(second, 2, 0))
   }
 
   const deliver = (given: ReadonlyArray<Item>, how: How): Effect.Effect<void> =>
@@ -169,6 +176,7 @@ export const make = Effect.fnUntraced(function*(
       Effect.void :
       persistently(store.finish(items.map(toReport), { skipLocked: how.isApart })).pipe(
         Effect.flatMap((verdicts) => {
+          answered++
           const locked = items.filter((_, at) => verdicts[at] === "locked")
           items.forEach((item, at) => {
             const verdict = verdicts[at] ?? "refused"
@@ -203,7 +211,7 @@ export const make = Effect.fnUntraced(function*(
       // Jobs that were started together often end together.
       yield* Effect.yieldNow
     }
-    yield* deliver(nextBatch(), { isApart: false, attempt: 0 })
+    yield* deliver(nextBatch(), atFirst)
   }))
 
   /** One after another, those that were tried least first: what fails again and again comes last. */
@@ -220,7 +228,7 @@ export const make = Effect.fnUntraced(function*(
       return yield* Effect.raceFirst(Effect.sleep(Math.max(1, soonest - now)), hasApart.await)
     }
     apart.splice(apart.indexOf(due), 1)
-    yield* deliver(due.items, { isApart: true, attempt: due.attempt })
+    yield* deliver(due.items, due)
   }))
 
   yield* Effect.forEach(Array.from({ length: senders }), () => loops.fork("results", sender), { discard: true })
