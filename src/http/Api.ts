@@ -6,8 +6,8 @@ import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint"
 import * as HttpApiGroup from "effect/http-api/HttpApiGroup"
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as OpenApi from "effect/http-api/OpenApi"
-import { JobStatus } from "../provisioner/Job.ts"
-import { IdempotencyKey, JobDocument, JobList, JobSubmission, JobSubmissions } from "./JobDocuments.ts"
+import { IdempotencyKey, JobStatus } from "../provisioner/Job.ts"
+import { JobDocument, JobList, JobSubmission, JobSubmissions } from "./JobDocuments.ts"
 import { contentType } from "./Problem.ts"
 
 const Problem = Schema.Struct({

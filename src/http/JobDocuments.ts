@@ -2,24 +2,34 @@
 import { Schema } from "effect"
 import { CommandInput } from "../provisioner/ChildProcess.ts"
 import { commandType } from "../provisioner/Executor.ts"
-import { type Job, JobStatus, limits, Tags } from "../provisioner/Job.ts"
+import {
+  IdempotencyKey,
+  isStorable,
+  type Job,
+  JobStatus,
+  limits,
+  MaxAttempts,
+  Priority,
+  Tags
+} from "../provisioner/Job.ts"
 import type { Submission } from "../provisioner/Provisioner.ts"
 
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
 /** With its offset: a local time is another one on each machine. */
-const timePattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/
+const timePattern = /^(\d{4})-(\d\d)-(\d\d)T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/
 
-const Time = Schema.String.pipe(
-  Schema.check(
-    Schema.makeFilter((text: string) =>
-      (timePattern.test(text) && !Number.isNaN(Date.parse(text))) || "must be a time, as 2026-01-31T12:00:00Z"
-    )
-  )
+/** A day that is in no calendar, as the 31st of February, would silently become another. */
+const isTime = (text: string): boolean => {
+  const [, year, month, day] = timePattern.exec(text) ?? []
+  if (year === undefined || month === undefined || day === undefined || Number.isNaN(Date.parse(text))) return false
+  const lastDay = new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate()
+  return Number(day) <= lastDay && Date.parse(text) >= 0
+}
+
+const Time = Schema.String.check(
+  Schema.makeFilter((text: string) => isTime(text) || "must be a time that exists, as 2026-01-31T12:00:00Z")
 )
-
-/** PostgreSQL's text and JSON know neither NUL nor half a surrogate pair. */
-export const isStorable = (text: string): boolean => !text.includes("\0") && text.isWellFormed()
 
 const notStorable = "must not contain NUL or half a surrogate pair"
 
@@ -38,20 +48,16 @@ const unstorable = (
   )
 }
 
-export const IdempotencyKey = Schema.NonEmptyString.check(Schema.isMaxLength(limits.idempotencyKeyLength))
-
-const whole = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
-
-/** A job that is asked for. Only `input` is needed. */
+/** A job that is asked for. Only `input` is needed. The limits are those of `JobRequest`, which is checked, too. */
 export const JobSubmission = Schema.Struct({
   type: Schema.optionalKey(Schema.Literal(commandType)),
   input: CommandInput,
   tags: Schema.optionalKey(Tags),
-  priority: Schema.optionalKey(whole(-limits.priority, limits.priority)),
+  priority: Schema.optionalKey(Priority),
   idempotencyKey: nullable(IdempotencyKey),
   notBefore: nullable(Time),
   timeoutSeconds: nullable(Schema.Number.check(Schema.isBetween({ minimum: 0.001, maximum: limits.timeoutSeconds }))),
-  maxAttempts: Schema.optionalKey(whole(1, limits.maxAttempts))
+  maxAttempts: Schema.optionalKey(MaxAttempts)
 }).check(Schema.makeFilter((job) => unstorable(job))).annotate({ identifier: "JobSubmission" })
 export type JobSubmission = typeof JobSubmission.Type
 
@@ -86,17 +92,23 @@ export const JobDocument = Schema.Struct({
   maxAttempts: Schema.Int,
   attempt: Schema.Int,
   worker: Schema.NullOr(Schema.String),
+  /** For people: the name of that worker, while it is known. */
+  workerName: Schema.NullOr(Schema.String),
   result: Schema.Unknown,
   error: Schema.NullOr(Schema.String),
   createdAt: Schema.String,
   startedAt: Schema.NullOr(Schema.String),
-  finishedAt: Schema.NullOr(Schema.String)
+  finishedAt: Schema.NullOr(Schema.String),
+  /** Fields that are too large for this answer, and are `null` in it; of a list, `GET /jobs/{id}` has them whole. */
+  omitted: Schema.Array(Schema.Literals(["input", "result"])),
+  /** Of a pending job: why it is not started, where no worker runs such jobs. */
+  remark: Schema.NullOr(Schema.String)
 }).annotate({ identifier: "Job" })
 export type JobDocument = typeof JobDocument.Type
 
 const time = (at: number | undefined) => at === undefined ? null : new Date(at).toISOString()
 
-export const fromJob = (job: Job): JobDocument => ({
+export const fromJob = (job: Job, remark?: string): JobDocument => ({
   id: job.id,
   status: job.status,
   type: job.type,
@@ -109,11 +121,14 @@ export const fromJob = (job: Job): JobDocument => ({
   maxAttempts: job.maxAttempts,
   attempt: job.attempt,
   worker: job.worker ?? null,
+  workerName: job.workerName ?? null,
   result: job.result ?? null,
   error: job.error ?? null,
   createdAt: new Date(job.createdAt).toISOString(),
   startedAt: time(job.startedAt),
-  finishedAt: time(job.finishedAt)
+  finishedAt: time(job.finishedAt),
+  omitted: job.omitted,
+  remark: remark ?? null
 })
 
 export const JobList = Schema.Struct({

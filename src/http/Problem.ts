@@ -1,7 +1,8 @@
 /** Errors as RFC 9457 problem documents. What is wrong with a request is named field by field. */
 import { Duration, SchemaIssue } from "effect"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
-import type { DatabaseUnavailable } from "../database/Unavailable.ts"
+import type { DatabaseUnavailable, QueryFailed } from "../database/Unavailable.ts"
+import type { FieldProblem as JobProblem } from "../provisioner/Job.ts"
 
 export interface FieldProblem {
   /** As in the request: `input.command[0]`, or the name of a parameter. Empty for the whole of it. */
@@ -59,6 +60,21 @@ export const badInput = (issue: SchemaIssue.Issue, within = "") => {
   }))
   return badFields([first ?? { field: within, problem: "is not valid" }, ...others])
 }
+
+/** What is wrong with jobs that were read: of one alone, its place among others is not named. */
+export const badJobs = (problems: ReadonlyArray<JobProblem>, isMany: boolean) => {
+  const [first, ...others] = problems.map(({ field, job, problem }) => {
+    const within = field === "" || field.startsWith("[") ? `[${job}]${field}` : `[${job}].${field}`
+    return { field: isMany ? within : field, problem }
+  })
+  return badFields([first ?? { field: "", problem: "is not valid" }, ...others])
+}
+
+/** The statement was canceled, or waited for a lock for too long: nothing was done, and it is worth asking again. */
+export const busy = (error: QueryFailed) =>
+  respond(503, `the database could not do this now (${error.detail})`, { outcome: error.outcome }, {
+    "retry-after": "1"
+  })
 
 /** At once, with the time after which it is worth asking again: whole seconds, as HTTP has it. */
 export const unavailable = (error: DatabaseUnavailable, detail?: string) => {

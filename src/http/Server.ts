@@ -25,14 +25,14 @@ import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Response from "effect/http/HttpServerResponse"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { Availability } from "../database/Availability.ts"
-import { DatabaseUnavailable } from "../database/Unavailable.ts"
+import { DatabaseUnavailable, QueryFailed } from "../database/Unavailable.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
-import { isTerminal, JobId, JobStatus, limits, Tags } from "../provisioner/Job.ts"
+import { IdempotencyKey, isStorable, isTerminal, type Job, JobId, JobStatus, limits, Tags } from "../provisioner/Job.ts"
 import { JobStore, type OutputPosition, type StoredLine } from "../provisioner/JobStore.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
 import * as Api from "./Api.ts"
 import * as Guard from "./Guard.ts"
-import { fromJob, IdempotencyKey, isStorable, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
+import { fromJob, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
 import * as Problem from "./Problem.ts"
 
 type Answer = Response.HttpServerResponse
@@ -87,6 +87,9 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const store = yield* JobStore
   const worker = yield* AcquireLoop
 
+  const withRemarks = (jobs: ReadonlyArray<Job>) =>
+    Effect.forEach(jobs, (job) => Effect.map(provisioner.remark(job), (remark) => fromJob(job, remark)))
+
   const submit = Effect.gen(function*() {
     const body = yield* readJson
     if (Result.isFailure(body)) return body.failure
@@ -112,11 +115,10 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
       submissions[0] = { ...first, idempotencyKey: key.success }
     }
     return yield* provisioner.submitAll(submissions).pipe(
-      Effect.map((jobs) => {
-        const documents = jobs.map(fromJob)
-        return Response.jsonUnsafe(isMany ? documents : documents[0], { status: 201 })
-      }),
+      Effect.flatMap(withRemarks),
+      Effect.map((documents) => Response.jsonUnsafe(isMany ? documents : documents[0], { status: 201 })),
       Effect.catchTags({
+        InvalidJob: ({ problems }) => Effect.succeed(Problem.badJobs(problems, isMany)),
         IdempotencyConflict: (error) =>
           Effect.succeed(Problem.respond(409, error.message, { existing: error.existing })),
         DatabaseUnavailable: (error) =>
@@ -169,12 +171,17 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
       limit
     })
     return Response.jsonUnsafe({
-      jobs: jobs.map(fromJob),
+      jobs: jobs.map((job) => fromJob(job)),
       cursor: jobs.length === limit ? jobs.at(-1)?.id ?? null : null
     })
   })
 
-  const show = withId((id) => Effect.map(store.get(id), (job) => Response.jsonUnsafe(fromJob(job))))
+  const show = withId((id) =>
+    Effect.map(
+      Effect.flatMap(store.get(id), (job) => withRemarks([job])),
+      ([document]) => Response.jsonUnsafe(document)
+    )
+  )
 
   const cancel = withId((id) =>
     store.cancel(id).pipe(
@@ -281,12 +288,13 @@ const answered = <E, R>(handler: Effect.Effect<Answer, E, R>): Effect.Effect<Ans
   Effect.catchCause(handler, (cause) => {
     if (Cause.hasInterrupts(cause)) return Effect.interrupt
     const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-    return error instanceof DatabaseUnavailable
-      ? Effect.succeed(Problem.unavailable(error))
-      : Effect.as(
-        Effect.logError("a request failed", cause),
-        Problem.respond(500, "something went wrong here; the log of the service says what")
-      )
+    if (error instanceof DatabaseUnavailable) return Effect.succeed(Problem.unavailable(error))
+    // Locked, canceled, out of time: the same request may succeed at once.
+    if (error instanceof QueryFailed && error.kind === "passing") return Effect.succeed(Problem.busy(error))
+    return Effect.as(
+      Effect.logError("a request failed", cause),
+      Problem.respond(500, "something went wrong here; the log of the service says what")
+    )
   })
 
 const withId = <E, R>(use: (id: JobId) => Effect.Effect<Answer, E, R>) =>

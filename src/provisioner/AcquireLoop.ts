@@ -45,9 +45,9 @@ import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
 import { Executor, ExecutorUnable } from "./Executor.ts"
-import { HeldLeases } from "./HeldLeases.ts"
 import { covers, type JobId, JobType, Tags } from "./Job.ts"
 import { JobStore, type StoreError, topics, type UnreadableJob, type Worker } from "./JobStore.ts"
+import { LocalWorkers } from "./LocalWorkers.ts"
 import { unableOf } from "./Outcome.ts"
 import type * as OutputBuffer from "./OutputBuffer.ts"
 import * as Reporter from "./Reporter.ts"
@@ -109,14 +109,14 @@ export class AcquireLoop extends Context.Service<AcquireLoop, {
   ): Layer.Layer<
     AcquireLoop,
     never,
-    Availability | Executor | HeldLeases | JobStore | Loops | Notifications | Replica | SecureRandom
+    Availability | Executor | LocalWorkers | JobStore | Loops | Notifications | Replica | SecureRandom
   > => Layer.effect(AcquireLoop, make(options))
 }
 
 const identify = Effect.fnUntraced(function*(options: Options) {
   const executor = yield* Executor
   const replica = yield* Replica
-  const number = yield* (yield* HeldLeases).nextNumber
+  const number = yield* (yield* LocalWorkers).nextNumber
   const worker: Worker = {
     id: yield* (yield* SecureRandom).uuidV4(),
     replica: replica.id,
@@ -131,7 +131,7 @@ const identify = Effect.fnUntraced(function*(options: Options) {
 const make = Effect.fnUntraced(function*(options: Options) {
   const availability = yield* Availability
   const executor = yield* Executor
-  const heldLeases = yield* HeldLeases
+  const localWorkers = yield* LocalWorkers
   const loops = yield* Loops
   const notifications = yield* Notifications
   const store = yield* JobStore
@@ -176,7 +176,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       slotFree.openUnsafe()
     }
   })
-  yield* heldLeases.add(runs.holds)
+  yield* localWorkers.add({ worker, holds: runs.holds })
 
   // --- an executor that can run no jobs
 

@@ -16,7 +16,7 @@
  * The layer needs no database to be there when it is built: it works when the database comes. What each part does, and
  * how to replace it, is in the modules that are wired here.
  */
-import { Array, Context, Duration, Effect, Layer, Schedule } from "effect"
+import { Array, Context, Data, Duration, Effect, Layer, Schedule } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { Availability } from "../database/Availability.ts"
 import type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
@@ -27,13 +27,14 @@ import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import type { Loops } from "../loop/Loops.ts"
 import * as AcquireLoop from "./AcquireLoop.ts"
 import type { Executor } from "./Executor.ts"
-import { HeldLeases } from "./HeldLeases.ts"
 import { type InvalidJob, isTerminal, type Job, type JobId, type JobRequest, request } from "./Job.ts"
 import * as JobIds from "./JobIds.ts"
 import { type IdempotencyConflict, type JobNotFound, JobStore, type QueryError, type StoreError } from "./JobStore.ts"
 import * as JobStoreMemory from "./JobStoreMemory.ts"
 import * as JobStorePostgres from "./JobStorePostgres.ts"
+import { LocalWorkers } from "./LocalWorkers.ts"
 import * as Reaper from "./Reaper.ts"
+import * as Unserved from "./Unserved.ts"
 
 export type Submission = Partial<JobRequest> & { readonly type: string }
 
@@ -44,8 +45,13 @@ export class Provisioner extends Context.Service<Provisioner, {
   readonly submitAll: (
     submissions: ReadonlyArray<Submission>
   ) => Effect.Effect<ReadonlyArray<Job>, StoreError | IdempotencyConflict | InvalidJob>
-  /** Waits until the job has ended, through outages, and answers with it. Looks four times a second at most. */
-  readonly awaitEnd: (id: JobId) => Effect.Effect<Job, JobNotFound | QueryError>
+  /**
+   * Waits until the job has ended, through outages, and answers with it. Looks four times a second at most. Fails with
+   * `ResultUnreadable` if the job has ended and its result can not be read.
+   */
+  readonly awaitEnd: (id: JobId) => Effect.Effect<Job, JobNotFound | ResultUnreadable | QueryError>
+  /** Why a pending job is not started: no worker runs jobs of its type with its tags. `undefined`: one does, or it is not known. */
+  readonly remark: (job: Job) => Effect.Effect<string | undefined>
 }>()("lull/provisioner/Provisioner") {
   /** On PostgreSQL, with a worker in this process. */
   static readonly layerPostgres = (
@@ -78,7 +84,14 @@ export class Provisioner extends Context.Service<Provisioner, {
       Layer.effect(Provisioner, make),
       AcquireLoop.AcquireLoop.layer(options.worker),
       Reaper.Reaper.layer({ lease: options.worker?.lease, ...options.reaper })
-    ).pipe(Layer.provide(HeldLeases.layer))
+    ).pipe(Layer.provide(LocalWorkers.layer))
+}
+
+/** The job has ended, and its result is too large to be read, or is no JSON. */
+export class ResultUnreadable extends Data.TaggedError("ResultUnreadable")<{ readonly id: JobId; readonly job: Job }> {
+  override get message() {
+    return `job ${this.id} has ended as ${this.job.status}, and its result can not be read: it is too large, or not JSON`
+  }
 }
 
 /** All that the layers give, for those who want a part. */
@@ -104,8 +117,15 @@ const make = Effect.gen(function*() {
   const availability = yield* Availability
   const jobIds = JobIds.make(yield* SecureRandom.SecureRandom)
   const store = yield* JobStore
+  const unserved = yield* Unserved.make(store, yield* LocalWorkers)
 
   const submitAll = Effect.fn("Provisioner.submitAll")(function*(submissions: ReadonlyArray<Submission>) {
+    const jobs = yield* submitJobs(submissions)
+    yield* unserved.watch(jobs)
+    return jobs
+  })
+
+  const submitJobs = Effect.fnUntraced(function*(submissions: ReadonlyArray<Submission>) {
     const ids = yield* jobIds(submissions.length)
     const jobs = Array.zipWith(submissions, ids, (submission, id) => ({ ...request(submission), id }))
     // The ids are ours, so that the same jobs can be submitted again.
@@ -132,6 +152,7 @@ const make = Effect.gen(function*() {
         ([job]) =>
           job === undefined ? Effect.die(new Error("a submission of one was answered with none")) : Effect.succeed(job)
       ),
+    remark: unserved.remark,
     awaitEnd: Effect.fnUntraced(function*(id) {
       while (true) {
         const job = yield* Effect.catchTag(
@@ -139,7 +160,9 @@ const make = Effect.gen(function*() {
           "DatabaseUnavailable",
           () => Effect.as(availability.awaitAvailable, undefined)
         )
-        if (job !== undefined && isTerminal(job.status)) return job
+        if (job !== undefined && isTerminal(job.status)) {
+          return job.omitted.includes("result") ? yield* new ResultUnreadable({ id, job }) : job
+        }
         yield* Effect.sleep(lookEvery)
       }
     })

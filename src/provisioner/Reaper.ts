@@ -8,7 +8,7 @@
  *
  * - What was seen of another history of the data (a failover, a restore) proves nothing: all leases are watched from the
  *   beginning, and live workers renew theirs in the first seconds.
- * - What runs in this process is never taken, whatever its lease says (`HeldLeases`).
+ * - What runs in this process is never taken, whatever its lease says (`LocalWorkers`).
  * - A row on which somebody holds a lock could not be renewed: its time begins when the lock is gone.
  * - A look is a write, so that it fails on a table that takes none: leases could not have been renewed either.
  *
@@ -20,9 +20,9 @@ import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
-import { HeldLeases } from "./HeldLeases.ts"
 import { JobId, leaseKey } from "./Job.ts"
 import { JobStore, type KnownLease, type StoreError } from "./JobStore.ts"
+import { LocalWorkers } from "./LocalWorkers.ts"
 
 export interface Options {
   /** As long as that of the workers. Default 30 seconds. */
@@ -91,7 +91,7 @@ export class Reaper extends Context.Service<Reaper, {
 }>()("lull/provisioner/Reaper") {
   static readonly layer = (
     options: Options = {}
-  ): Layer.Layer<Reaper, never, Availability | HeldLeases | JobStore | Loops> => Layer.effect(Reaper, make(options))
+  ): Layer.Layer<Reaper, never, Availability | LocalWorkers | JobStore | Loops> => Layer.effect(Reaper, make(options))
 }
 
 const jobsOf = (keys: Iterable<string>) =>
@@ -99,7 +99,7 @@ const jobsOf = (keys: Iterable<string>) =>
 
 const make = Effect.fnUntraced(function*(options: Options) {
   const availability = yield* Availability
-  const heldLeases = yield* HeldLeases
+  const localWorkers = yield* LocalWorkers
   const loops = yield* Loops
   const store = yield* JobStore
   const lease = Duration.toMillis(Duration.fromInputUnsafe(options.lease ?? Duration.seconds(30)))
@@ -117,7 +117,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }
     const [next, silent] = look(watch, seen, { asked, answered: availability.writableMillis(), lease })
     watch = next
-    const gone = silent.filter((known) => !heldLeases.holds(known))
+    const gone = silent.filter((known) => !localWorkers.holds(known))
     let count = 0
     for (let from = 0; from < gone.length; from += atOnce) {
       count += (yield* store.reap(gone.slice(from, from + atOnce))).length

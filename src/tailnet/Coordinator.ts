@@ -434,10 +434,15 @@ const make = Effect.fnUntraced(function*(options: Options) {
         if (isLeaving && !isGraceful) state.moveAway(this)
         else state.close(this, isGraceful)
         announce()
-        return Metric.update(connected, state.peers.size)
+        return countPeers
       })
     }
   }
+
+  /** The control plane's own peer, which has the id of its replica, is not one that somebody connected. */
+  const countPeers = Effect.suspend(() =>
+    Metric.update(connected, state.peers.size - (state.peers.has(replica.id) ? 1 : 0))
+  )
 
   return Coordinator.of({
     relays: options.relays ?? [],
@@ -461,7 +466,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         session.end({ _tag: "GoingAway", retryAfterMillis: Math.round((yield* Random.next) * leavingSpread()) })
       }
       announce()
-      yield* Metric.update(connected, state.peers.size)
+      yield* countPeers
       return session
     })
   })
@@ -485,4 +490,6 @@ const pairOf = (item: string): readonly [PeerId, PeerId] => {
   return [from, to]
 }
 
-const connected = Metric.gauge("lull_tailnet_peers", { description: "Peers that have a session with this replica" })
+const connected = Metric.gauge("lull_tailnet_peers", {
+  description: "Peers that have a session with this replica, but for its own"
+})

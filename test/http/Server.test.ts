@@ -111,6 +111,26 @@ describe("the API", () => {
       assert.deepStrictEqual(statuses, ["succeeded", "failed", "succeeded"])
     }))
 
+  it.live("says of a job that no worker runs such jobs, when it is submitted and when it is shown", () =>
+    withService(async (ask) => {
+      const submitted = await read(
+        await ask("/api/v1/jobs", post({ ...command("x"), tags: { os: "linux", size: "l" } }))
+      )
+      const expected = "no worker with the tags os=linux, size=l runs jobs of the type \"command\": they wait for one"
+      assert.strictEqual(submitted["remark"], expected)
+      assert.strictEqual((await read(await ask(`/api/v1/jobs/${submitted.id}`)))["remark"], expected)
+      const served = await read(await ask("/api/v1/jobs", post(command("x"))))
+      assert.isNull(served["remark"])
+    }))
+
+  it.live("takes leap days and the last days of months", () =>
+    withService(async (ask) => {
+      for (const day of ["2028-02-29", "2030-04-30", "2030-12-31"]) {
+        const job = await read(await ask("/api/v1/jobs", post({ ...command("x"), notBefore: `${day}T23:59:59.5Z` })))
+        assert.strictEqual(job["notBefore"], `${day}T23:59:59.500Z`)
+      }
+    }))
+
   it.live("lists pages, newest first, by status and tag", () =>
     withService(async (ask) => {
       for (let index = 0; index < 5; index++) {
@@ -172,6 +192,16 @@ describe("the API", () => {
     ["a priority that is too high", { ...command("x"), priority: 99_999 }, ["priority"]],
     ["another type", { ...command("x"), type: "http" }, ["type"]],
     ["a time that is none", { ...command("x"), notBefore: "soon" }, ["notBefore"]],
+    ["the 31st of February", { ...command("x"), notBefore: "2026-02-31T12:00:00Z" }, ["notBefore"]],
+    ["the 29th of February of a common year", { ...command("x"), notBefore: "2026-02-29T12:00:00+01:00" }, [
+      "notBefore"
+    ]],
+    ["the 31st of June", { ...command("x"), notBefore: "2026-06-31T12:00:00Z" }, ["notBefore"]],
+    ["a time before all jobs", { ...command("x"), notBefore: "1926-01-31T12:00:00Z" }, ["notBefore"]],
+    ["an input of more than a mebibyte", { input: { command: ["x"], stdin: "x".repeat(1_100_000) } }, ["input"]],
+    ["one input of many that is too large", [command("x"), { input: { command: ["x".repeat(1_100_000)] } }], [
+      "[1].input"
+    ]],
     ["tags that are no texts", { ...command("x"), tags: { a: 1 } }, ["tags.a"]],
     ["several faults at once", { input: { command: [], env: 5 }, maxAttempts: 0 }, [
       "input.command[0]",

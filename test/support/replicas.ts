@@ -11,10 +11,10 @@ import { Replica } from "../../src/database/Replica.ts"
 import { Loops } from "../../src/loop/Loops.ts"
 import * as AcquireLoop from "../../src/provisioner/AcquireLoop.ts"
 import { ExecutionFailed, Executor, type ExecutorUnable, type JobOutput } from "../../src/provisioner/Executor.ts"
-import { HeldLeases } from "../../src/provisioner/HeldLeases.ts"
 import { JobId, type JobRequest, type LeasedJob, request } from "../../src/provisioner/Job.ts"
 import { JobStore } from "../../src/provisioner/JobStore.ts"
 import * as JobStoreMemory from "../../src/provisioner/JobStoreMemory.ts"
+import { LocalWorkers } from "../../src/provisioner/LocalWorkers.ts"
 import * as Reaper from "../../src/provisioner/Reaper.ts"
 import * as Outage from "../../src/testing/Outage.ts"
 
@@ -89,7 +89,7 @@ export const replica = Effect.fnUntraced(function*(runs: Array<Run>, options: Op
     AcquireLoop.AcquireLoop.layer(options.worker),
     ...(options.reaper === false ? [] : [Reaper.Reaper.layer(options.reaper)])
   ).pipe(
-    Layer.provide(HeldLeases.layer),
+    Layer.provide(LocalWorkers.layer),
     Layer.provideMerge(CountingStore),
     Layer.provideMerge(Database.layerScripted(options.outage ?? Outage.none)),
     Layer.provideMerge(Loops.layer),
