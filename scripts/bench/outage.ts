@@ -144,7 +144,7 @@ const program = Effect.gen(function*() {
     yield* Effect.forEach(Array.from({ length: backlog }), () => add, { discard: true })
   } else yield* Effect.sleep("15 seconds")
   const cpuBefore = worker.cpuSeconds() ?? Number.NaN
-  const { from, to } = yield* database.outage(Number(flags.seconds))
+  const { from, to } = yield* database.outage(Number(flags.seconds), () => [])
   const cpuAfter = worker.cpuSeconds()
   const isAlive = worker.isAlive()
   if (isLoaded) yield* produce(5)

@@ -2,8 +2,7 @@
  * `npm run storm`: the demonstration and the proof. Starts a PostgreSQL and a Lull service on it, loads it, takes the
  * database away, gives it back, and prints what it cost; beside it the two naive loops in the same outage.
  *
- *     npm run storm -- [--fault stop|kill|hang|restarts|readonly|switchover|all] [--seconds 60] [--json] [--no-naive]
- *                      [--peers 200 --replicas 2]
+ *     npm run storm -- [--fault stop|kill|…|all] [--seconds 60] [--json] [--no-naive] [--peers 200 --replicas 2]
  *
  * With `--peers` there is a tailnet beside the jobs: so many peers on so many replicas, each of which says something new every
  * second; and a second table of what they knew of each other.
@@ -18,7 +17,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as Cluster from "../../src/database/embedded/Cluster.ts"
-import { type Kind, kinds, stage } from "./faults.ts"
+import { isKind, type Kind, kinds, missing, stage, withDescendants } from "./faults.ts"
 import * as Load from "./load.ts"
 import * as Measured from "./measured.ts"
 import type { Report } from "./peers.ts"
@@ -39,9 +38,15 @@ const { values: flags } = parseArgs({
 const seconds = Number(flags.seconds)
 const peerCount = Number(flags.peers)
 const replicaCount = Number(flags.replicas)
-const faults = flags.fault === "all" ? kinds : kinds.filter((kind) => kind === flags.fault)
-if (faults.length === 0 || !(seconds > 0)) {
-  process.stderr.write(`--fault is one of ${kinds.join(", ")} or all; --seconds is a number above 0\n`)
+const faults = flags.fault === "all" ? kinds : flags.fault.split(",").filter(isKind)
+if (faults.length !== (flags.fault === "all" ? kinds : flags.fault.split(",")).length || !(seconds > 0)) {
+  process.stderr.write(`--fault is one or several of ${kinds.join(", ")}, or all; --seconds is a number above 0\n`)
+  process.exit(2)
+}
+for (const kind of faults) {
+  const what = missing(kind)
+  if (what === undefined) continue
+  process.stderr.write(`the fault ${kind} needs ${what}\n`)
   process.exit(2)
 }
 
@@ -124,7 +129,8 @@ const run = Effect.fnUntraced(function*(kind: Kind, directory: string) {
   yield* say(`${kind}: the database is going away for ${seconds} s`)
   const watched = [lull, ...others.map(({ measured }) => measured)]
   const cpuBefore = watched.map((each) => each.cpuSeconds())
-  const { from, to } = yield* database.outage(seconds)
+  const service = () => lull.child.pid === undefined ? [] : withDescendants(lull.child.pid)
+  const { from, to } = yield* database.outage(seconds, service)
   const cpuAfter = watched.map((each) => each.cpuSeconds())
   const isAlive = lull.isAlive()
   // What is written within the five seconds after it belongs to it.

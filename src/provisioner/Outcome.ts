@@ -1,6 +1,6 @@
 /** How a run ended, as it is reported. Pure. */
 import { Cause, Data, Duration, Exit, Result } from "effect"
-import { ExecutionFailed, ExecutorUnable } from "./Executor.ts"
+import { type ExecutionFailed, ExecutorUnable } from "./Executor.ts"
 import { type JobOutcome, jsonText, type LeasedJob, limits } from "./Job.ts"
 import type { Ending } from "./ResultSender.ts"
 

@@ -32,6 +32,8 @@ export interface Options {
   readonly port?: number
   /** Settings of PostgreSQL, for its command line: these win over `alter system`. */
   readonly configuration?: Readonly<Record<string, string>>
+  /** Runs the server under this command, as `faketime`'s preload: `exec` of the program and its arguments follows. */
+  readonly under?: string
   /** Whether it waits for the disk. Default: no, which survives everything but the end of the machine. */
   readonly fsync?: boolean
   /** A server that is stopped: the new one is its standby. */
@@ -210,10 +212,13 @@ const makeCluster = Effect.fnUntraced(function*(options: Options) {
   const data = join(directory, "data")
   const chosen = yield* ServerAccount.choose(binaries, data)
   const cluster: Cluster.Cluster = { data, log: join(directory, "log"), binaries, ...chosen }
-  const { from } = options
+  const { from, under } = options
   if (from === undefined) {
     yield* Cluster.initialise(cluster, { user: "postgres", isDurable: options.fsync ?? false })
-    return cluster
+    if (under === undefined) return cluster
+    const wrapper = join(directory, "postgres")
+    writeFileSync(wrapper, `#!/bin/sh\n${under} "${binaries.postgres}" "$@"\n`, { mode: 0o755 })
+    return { ...cluster, binaries: { ...binaries, postgres: wrapper } }
   }
   yield* Effect.sync(() => {
     execFileSync("cp", ["-Rp", from.cluster.data, data])
