@@ -26,6 +26,9 @@ const batchesAtOnce = 16
 /** Lines are collected for this long: ten statements a second, however many jobs talk. */
 const collectFor = Duration.millis(100)
 
+/** A failure that passes at once is nobody's business. */
+const namedAfter = 3
+
 export interface OutputSender {
   /** The output of a run, which begins with its first line. */
   readonly open: (job: LeasedJob) => Effect.Effect<Entry>
@@ -118,7 +121,7 @@ export const make = Effect.fnUntraced(function*(options: {
     )
 
   const takeAside = Effect.fnUntraced(function*({ entry }: Batch, error: QueryFailed) {
-    if (entry.failures === 1) {
+    if (entry.failures === namedAfter) {
       yield* Effect.logWarning(
         `the output of job ${entry.job.job} can not be stored yet, and will be tried again: ${error.detail}`
       )

@@ -158,7 +158,9 @@ export const make = Effect.fnUntraced(function*(
     // halved: once, to find out, and again as long as others are answered. What fails for all is not sent in ever more pieces.
     const isOfThese = how.isApart && (how.attempt === 1 || answered > how.answered)
     if (!isOfThese || items.length === 1) {
-      return Effect.andThen(nameOnce(items, error), takeAside(items, how.attempt + 1))
+      // A failure that passes at once is nobody's business.
+      const named = how.attempt < 2 ? Effect.void : nameOnce(items, error)
+      return Effect.andThen(named, takeAside(items, how.attempt + 1))
     }
     return Effect.andThen(takeAside(first, 2, 0), takeAside(second, 2, 0))
   }
