@@ -247,7 +247,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       Effect.sync(() => {
         const job = { ...held, type: "", input: null, tags: {}, timeout: undefined, maxAttempts: held.attempt }
         runs.hold(job)
-        reporter.report(job, { status: "failed", result: null, error: problem })
+        reporter.report(job, { outcome: { status: "failed", result: null, error: problem } })
       })
     )
 

@@ -79,7 +79,7 @@ export const reportList = (sql: PgClient, reports: ReadonlyArray<Report>) =>
   sql`unnest((select ${pgPlainArray(reports.map(({ job }) => job))}::uuid[]),
     (select ${pgPlainArray(reports.map(({ token }) => token))}::bigint[]),
     (select ${pgPlainArray(reports.map(({ outcome }) => outcome.status))}::text[]),
-    (select ${pgJsonArray(reports.map(({ outcome }) => JSON.stringify(outcome.result ?? null)))}::text[]),
+    (select ${pgJsonArray(reports.map(({ json, outcome }) => json ?? JSON.stringify(outcome.result ?? null)))}::text[]),
     (select ${pgArray(reports.map(({ outcome }) => outcome.status === "succeeded" ? null : outcome.error))}::text[])
   ) with ordinality as r (job, token, status, result, error, position)`
 

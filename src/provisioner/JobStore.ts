@@ -114,6 +114,8 @@ export type LeaseStatus = "held" | "canceling" | "lost"
 
 export interface Report extends Lease {
   readonly outcome: JobOutcome
+  /** The result as JSON, where it has been made already. */
+  readonly json?: string | undefined
 }
 
 /**

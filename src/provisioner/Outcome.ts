@@ -23,11 +23,20 @@ export const unableOf = (exit: RunExit): ExecutorUnable | undefined => {
 export const endingOf = (exit: RunExit, job: LeasedJob, stop: Stop | undefined): Ending => {
   if (Exit.isSuccess(exit)) {
     const result = exit.value ?? null
-    const problem = problemOf(result)
-    return problem === undefined ? { status: "succeeded", result } : failed(`its result ${problem}`)
+    const json = jsonText(result, limits.resultBytes)
+    return Result.isSuccess(json)
+      ? { outcome: { status: "succeeded", result }, json: json.success }
+      : { outcome: failed(`its result ${json.failure}`) }
   }
-  if (unableOf(exit) !== undefined) return "notStarted"
-  for (const reason of exit.cause.reasons) {
+  return unableOf(exit) === undefined ? { outcome: outcomeOf(exit.cause, job, stop) } : "notStarted"
+}
+
+const outcomeOf = (
+  { reasons }: Cause.Cause<ExecutionFailed | ExecutorUnable | TimeLimitReached>,
+  job: LeasedJob,
+  stop: Stop | undefined
+): JobOutcome => {
+  for (const reason of reasons) {
     if (Cause.isFailReason(reason)) return ofError(reason.error, stop)
     if (Cause.isDieReason(reason)) return failed(`its executor died: ${describeDefect(reason.defect)}`)
   }

@@ -23,7 +23,13 @@ import { JobStore, type Report, type Verdict } from "./JobStore.ts"
 import { retryDelay, throughOutages } from "./Retrying.ts"
 
 /** How a run ended: its outcome; or that it was never begun, and the job is given back. */
-export type Ending = JobOutcome | "notStarted"
+export type Ending = Ended | "notStarted"
+
+export interface Ended {
+  readonly outcome: JobOutcome
+  /** The result as JSON, where it has been made already. */
+  readonly json?: string | undefined
+}
 
 export interface ResultSender {
   readonly send: (lease: Lease, ending: Ending) => void
@@ -63,17 +69,20 @@ interface How {
 
 const atFirst: How = { isApart: false, attempt: 0, answered: 0 }
 
-const isReport = (item: Item): item is Item & Report & { readonly ending: JobOutcome } => item.ending !== "notStarted"
+type EndedItem = Item & { readonly ending: Ended }
 
-const toReport = ({ ending, job, token }: Item & { readonly ending: JobOutcome }): Report => ({
+const isEnded = (item: Item): item is EndedItem => item.ending !== "notStarted"
+
+const toReport = ({ ending, job, token }: EndedItem): Report => ({
   job,
   token,
-  outcome: ending
+  outcome: ending.outcome,
+  json: ending.json
 })
 
 /** What an outcome weighs, beside a row's other columns. */
 const bytesOf = (ending: Ending): number =>
-  ending === "notStarted" || ending.result === null ? 100 : 100 + JSON.stringify(ending.result).length
+  100 + (ending === "notStarted" ? 0 : (ending.json ?? JSON.stringify(ending.outcome.result ?? null)).length)
 
 export const make = Effect.fnUntraced(function*(
   onAnswered: (lease: Lease, verdict: Verdict) => void
@@ -123,15 +132,12 @@ export const make = Effect.fnUntraced(function*(
 
   /** The one job that is at fault ends all the same, without what the database refuses. */
   const replace = Effect.fnUntraced(function*(item: Item, error: QueryFailed) {
-    if (item.ending === "notStarted" || item.ending.result === null) {
+    if (item.ending === "notStarted" || item.ending.outcome.result === null) {
       yield* Effect.logError(`the end of job ${item.job} could not be stored`, error)
       return settle(item, "refused")
     }
-    const ending: JobOutcome = {
-      status: "failed",
-      result: null,
-      error: `its result could not be stored: ${error.detail}`
-    }
+    const problem = `its result could not be stored: ${error.detail}`
+    const ending: Ended = { outcome: { status: "failed", result: null, error: problem } }
     const replaced = { ...item, ending, bytes: bytesOf(ending) }
     put(replaced)
     yield* deliver([replaced], { ...atFirst, isApart: true })
@@ -168,12 +174,12 @@ export const make = Effect.fnUntraced(function*(
   const deliver = (given: ReadonlyArray<Item>, how: How): Effect.Effect<void> =>
     Effect.suspend(() => {
       const items = given.filter(isWanted)
-      const reports = items.filter(isReport)
-      const releases = items.filter((item) => !isReport(item))
+      const reports = items.filter(isEnded)
+      const releases = items.filter((item) => !isEnded(item))
       return Effect.andThen(deliverReports(reports, how), deliverReleases(releases, how))
     })
 
-  const deliverReports = (items: ReadonlyArray<Item & { readonly ending: JobOutcome }>, how: How) =>
+  const deliverReports = (items: ReadonlyArray<EndedItem>, how: How) =>
     items.length === 0 ?
       Effect.void :
       persistently(store.finish(items.map(toReport), { skipLocked: how.isApart })).pipe(

@@ -21,7 +21,7 @@ const job = (number: number, token = 1): LeasedJob => ({
   attempt: 1,
   maxAttempts: 1
 })
-const succeeded = (result: unknown = null) => ({ status: "succeeded", result }) as const
+const succeeded = (result: unknown = null) => ({ outcome: { status: "succeeded", result } }) as const
 const numberOf = ({ job }: Lease) => Number(job.slice(-12))
 
 const failure = (sqlState: string, detail = "scripted") =>
@@ -226,7 +226,7 @@ describe("how jobs ended", () => {
       reporter.report(job(1, 5), succeeded("of the second"))
       yield* TestClock.adjust("10 seconds")
       assert.strictEqual(ends.get(1)?.token, 5)
-      assert.deepStrictEqual(ends.get(1)?.outcome, succeeded("of the second"))
+      assert.deepStrictEqual(ends.get(1)?.outcome, succeeded("of the second").outcome)
       assert.isTrue(statements.every(({ jobs }) => jobs.length <= 1))
       assert.deepStrictEqual(reporter.unanswered(), [])
     }).pipe(Effect.provide(layer)))
