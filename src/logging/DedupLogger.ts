@@ -29,6 +29,7 @@ import {
 } from "effect"
 import { correlations } from "./Correlations.ts"
 import * as Deduplication from "./Deduplication.ts"
+import { errorText } from "./ErrorText.ts"
 import { longestOutput, mask, maskText } from "./Masking.ts"
 import { PassAlways } from "./PassAlways.ts"
 import * as Redaction from "./Redaction.ts"
@@ -256,7 +257,7 @@ export const make = Effect.fnUntraced(function*(
     const given = fiber.getRef(References.CurrentLogAnnotations)
     const parts: ReadonlyArray<unknown> = Array.isArray(message) ? message : [message]
     const errors = cause.reasons.flatMap((reason) =>
-      Cause.isInterruptReason(reason) ? [] : [summaryOf(Cause.isFailReason(reason) ? reason.error : reason.defect)]
+      Cause.isInterruptReason(reason) ? [] : [textOf(Cause.isFailReason(reason) ? reason.error : reason.defect)]
     )
     const text = cut(redaction.text([...parts.map(textOf), ...errors].join(" ")), longestKept)
     const annotations = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, shown(name, value)]))
@@ -424,12 +425,11 @@ const textOf = (value: unknown): string => {
       return value
     case "object":
       if (value === null) return "null"
-      if (value instanceof Error) return summaryOf(value)
       try {
-        return JSON.stringify(value, plain) ?? "undefined"
+        return value instanceof Error ? errorText(value) : JSON.stringify(value, plain) ?? "undefined"
       } catch {
         // A circle, or a getter that throws.
-        return Object.prototype.toString.call(value)
+        return errorText(value)
       }
     default:
       return String(value)
@@ -438,31 +438,31 @@ const textOf = (value: unknown): string => {
 
 const plain = (_: string, value: unknown) => typeof value === "bigint" ? String(value) : value
 
-const nameOf = (error: object) =>
-  "_tag" in error && typeof error._tag === "string" ? error._tag : error instanceof Error ? error.name : "Object"
-
-const summaryOf = (error: unknown): string =>
-  error instanceof Error ? `${nameOf(error)}: ${error.message}` : textOf(error)
+const nameOf = (error: unknown) =>
+  typeof error !== "object" || error === null
+    ? typeof error
+    : "_tag" in error && typeof error._tag === "string"
+    ? error._tag
+    : error instanceof Error
+    ? error.name
+    : "Object"
 
 /** Frames that tell one place from another; those of libraries and of Node are the same for many. */
 const comparedFrames = 2
 
 /**
- * Tag and message; of what has no tag, and so is no expected error, the own frames on top of its stack too, and so on with
- * its cause.
+ * Tag and message; fields, and what it was caused by, as far as they are part of its text; of what has no tag, and so is no
+ * expected error, the own frames on top of its stack too.
  */
 const describeError = (error: unknown, masked: (text: string) => string): string => {
-  if (typeof error !== "object" || error === null) return part(masked(textOf(error)))
-  const name = nameOf(error)
-  if (!(error instanceof Error)) return part(name) + part(masked(textOf(error)))
-  let described = part(name) + part(masked(error.message))
-  if (!("_tag" in error)) described += part(ownFrames(error.stack ?? ""))
-  if (error.cause !== undefined && error.cause !== error) {
-    described += part(
-      error.cause instanceof Error ? nameOf(error.cause) + masked(error.cause.message) : typeof error.cause
-    )
+  try {
+    if (!(error instanceof Error)) return part(nameOf(error)) + part(masked(textOf(error)))
+    const described = part(nameOf(error)) + part(masked(error.message)) + part(masked(errorText(error)))
+    return "_tag" in error ? described : described + part(ownFrames(error.stack ?? ""))
+  } catch {
+    // A getter that throws, a proxy that was revoked.
+    return part(masked(errorText(error)))
   }
-  return described
 }
 
 const ownFrames = (stack: string) => {

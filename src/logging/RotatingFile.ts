@@ -18,6 +18,7 @@
  */
 import { Cause, Clock, Data, Duration, Effect, Latch, Logger, Metric, References, type Scope } from "effect"
 import { resolve } from "node:path"
+import { errorText } from "./ErrorText.ts"
 import { codeOf, type Dropped, FileWriter } from "./file/FileWriter.ts"
 import { LogDisk } from "./file/LogDisk.ts"
 import { formatJson } from "./JsonLines.ts"
@@ -165,9 +166,7 @@ export const make = Effect.fnUntraced(function*(
       return yield* refuse(
         code === "quota"
           ? `other files in ${writer.directory} take its quota of ${quota} bytes; give it a directory of its own or a larger quota`
-          : error instanceof Error
-          ? error.message
-          : code
+          : errorText(error)
       )
     }
   }

@@ -38,6 +38,7 @@ import { Availability } from "../database/Availability.ts"
 import { Notifications } from "../database/Notifications.ts"
 import { Replica } from "../database/Replica.ts"
 import { DatabaseUnavailable } from "../database/Unavailable.ts"
+import { errorText } from "../logging/ErrorText.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
@@ -165,7 +166,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       reporter.forget(job.job)
     } else {
       if (Exit.isFailure(exit) && exit.cause.reasons.some(Cause.isDieReason)) {
-        runFork(Effect.logError(`the executor died of job ${job.job}`, exit.cause))
+        runFork(Effect.logError(`the executor died of job ${job.job}: ${errorText(exit.cause)}`, exit.cause))
       }
       reporter.report(job, outcomeOf(exit, entry))
     }
@@ -423,7 +424,7 @@ const outcomeOf = (exit: Exit.Exit<unknown, ExecutionFailed | TimeLimitReached>,
         }
     }
     if (Cause.isDieReason(reason)) {
-      return { status: "failed", result: null, error: storable(`its executor died: ${String(reason.defect)}`) }
+      return { status: "failed", result: null, error: storable(`its executor died: ${errorText(reason.defect)}`) }
     }
   }
   if (entry.stop === "canceled") return { status: "canceled", result: null, error: "canceled while it was running" }

@@ -11,6 +11,7 @@
 import { Deferred, Duration, Effect, Latch, Random, type Scope } from "effect"
 import { Availability } from "../database/Availability.ts"
 import type { DatabaseUnavailable } from "../database/Unavailable.ts"
+import { errorText } from "../logging/ErrorText.ts"
 import { Loops } from "../loop/Loops.ts"
 import type { JobOutput } from "./Executor.ts"
 import type { JobId, JobOutcome, Lease, LeasedJob } from "./Job.ts"
@@ -111,7 +112,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
         const unstorable = `its result could not be stored: ${error.detail}`
         if (report.outcome.result === null) {
           return Effect.andThen(
-            Effect.logError(`the end of job ${report.job} could not be stored`, error),
+            Effect.logError(`the end of job ${report.job} could not be stored: ${errorText(error)}`),
             Effect.sync(() => settle(report, false))
           )
         }
@@ -168,7 +169,8 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
       // What the database cannot take for another reason than being away is cut, not tried for ever.
       Effect.catchTag(
         "QueryFailed",
-        (error) => Effect.as(Effect.logError("output could not be stored", error), batches.map(() => true))
+        (error) =>
+          Effect.as(Effect.logError(`output could not be stored: ${errorText(error)}`), batches.map(() => true))
       )
     )
     for (const [at, { batch, entry }] of batches.entries()) {
