@@ -309,7 +309,9 @@ describe("AcquireLoop", () => {
       assert.strictEqual(ended[0]!.error, "its executor died: a bug")
       assert.strictEqual(ended[3]!.error, "its executor died: BrokerGone (broker: b1)")
       assert.match(ended[1]!.error!, /JSON/)
-      const errors = lines.filter((line) => line.level === "Error").map(({ text }) => text.replace(/job [\w-]+/, "job …"))
+      const errors = lines.filter((line) => line.level === "Error").map(({ text }) =>
+        text.replace(/job [\w-]+/, "job …")
+      )
       assert.deepStrictEqual(errors.sort(), [
         "the executor died of job …: BrokerGone (broker: b1)",
         "the executor died of job …: a bug"
