@@ -12,26 +12,30 @@
  *
  * Secrets are removed before anything is compared or written (`Redaction`). A summary has the fields `lull.repeat.count`,
  * `lull.repeat.seconds`, `lull.repeat.first` and `lull.repeat.last`; a record with the first of them is passed by every
- * deduplicator. `Fatal` always passes, and so do records under `passAlways`. A logger that throws is counted, and hurts nobody.
+ * deduplicator; of several in a row only the outermost deduplicates. `Fatal` always passes, and so do records under
+ * `passAlways`. A logger that throws is counted, and hurts nobody.
  */
 import {
   Cause,
   Clock,
   Console,
+  Context,
   Duration,
   Effect,
+  Fiber,
   Latch,
   Layer,
   Logger,
   type LogLevel,
-  Metric,
   References
 } from "effect"
+import * as Composition from "./Composition.ts"
 import { correlations } from "./Correlations.ts"
 import * as Deduplication from "./Deduplication.ts"
 import { errorText } from "./ErrorText.ts"
 import { longestOutput, mask, maskText } from "./Masking.ts"
 import { PassAlways } from "./PassAlways.ts"
+import * as RecordMetrics from "./RecordMetrics.ts"
 import * as Redaction from "./Redaction.ts"
 import * as Shapes from "./Shapes.ts"
 
@@ -65,6 +69,9 @@ const longestCompared = 4_096
 const longestKept = 2_048
 const longestValue = 256
 
+/** Between two looks at what is due, in milliseconds, however short the intervals are made. */
+const shortestTick = 10
+
 /** Texts whose masked form is remembered, and up to which length. */
 const rememberedTexts = 512
 const longestRemembered = 1_024
@@ -85,18 +92,31 @@ interface Sample {
   readonly toStderr: boolean
 }
 
-/** Installs the deduplicating logger in the place of the loggers that it writes to. */
-export const layer = (options: Options = {}): Layer.Layer<never> =>
-  Layer.effect(
-    Logger.CurrentLoggers,
+/**
+ * Installs the deduplicating logger in the place of the loggers that it writes to. Those are provided to it; a `Logger.layer`
+ * merged with it would replace it, which is said (`Composition`).
+ */
+export const layer = (options: Options = {}): Layer.Layer<never> => {
+  /** Goes on with what was built, where the layer is merged with others: those are built in fibers of their own. */
+  let caller: Fiber.Fiber<unknown, unknown> | undefined
+  const built = Layer.effectContext(Effect.withFiber((builder) =>
     Effect.gen(function*() {
       const installed = new Set(options.loggers ?? (yield* Logger.CurrentLoggers))
       // Span events are no output, and belong to their span.
       const isTracing = installed.delete(Logger.tracerLogger)
+      if (installed.size === 0 && !isTracing) yield* Composition.sayNoLoggers
       const { logger } = yield* make({ ...options, loggers: [...installed] })
-      return new Set(isTracing ? [logger, Logger.tracerLogger] : [logger])
+      yield* Effect.forkScoped(Composition.watch(logger, caller === undefined ? [builder] : [builder, caller]))
+      return Context.make(Composition.Built, logger).pipe(
+        Context.add(Logger.CurrentLoggers, new Set(isTracing ? [logger, Logger.tracerLogger] : [logger]))
+      )
     })
-  )
+  ))
+  return Layer.fromBuild((memoMap, scope) => {
+    caller = Fiber.getCurrent()
+    return Layer.buildWithMemoMap(built, memoMap, scope)
+  })
+}
 
 export interface DedupLogger {
   readonly logger: Logger.Logger<unknown, void>
@@ -109,7 +129,10 @@ export const make = Effect.fnUntraced(function*(
   options: Options & { readonly loggers: ReadonlyArray<Logger.Logger<unknown, unknown>> }
 ) {
   const clock = yield* Clock.Clock
-  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  const context = yield* Effect.context<never>()
+  const runFork = Effect.runForkWith(context)
+  const count = RecordMetrics.make(context)
+  const loggers = Composition.sinksOf(options.loggers)
   const redaction = Redaction.make(options.redaction)
   const correlated = new Set([...correlations, ...options.correlations ?? []])
   const shortest = Duration.toMillis(options.shortest ?? Duration.seconds(10))
@@ -117,15 +140,21 @@ export const make = Effect.fnUntraced(function*(
   const busy = Latch.makeUnsafe(false)
   let sinkFailures = 0
   let passedAlways = 0
+  let isClosed = false
 
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
+  const fail = () => {
+    sinkFailures++
+    count("failed", 1)
+  }
+
   const writeAll = (record: Logger.Options<unknown>) => {
-    for (const logger of options.loggers) {
+    for (const logger of loggers) {
       try {
         logger.log(record)
       } catch {
-        sinkFailures++
+        fail()
       }
     }
   }
@@ -275,6 +304,8 @@ export const make = Effect.fnUntraced(function*(
   // --- what is told
 
   const tellHeld = (held: Deduplication.Held<Sample, Readonly<Record<string, unknown>>>) => {
+    count("summaries", 1)
+    count("told", held.count)
     const { annotations, level, message } = held.sample
     const seconds = held.lastedMillis / 1_000
     const ranges = Object.entries(annotations).map(([name, first]) => {
@@ -303,6 +334,8 @@ export const make = Effect.fnUntraced(function*(
 
   const tellOverflow = (overflow: Deduplication.Overflow) => {
     if (lastSeen === undefined) return
+    count("summaries", 1)
+    count("told", overflow.records)
     const { firstAt, kinds, lastAt, lastedMillis, level, records } = overflow
     const many = kinds >= Deduplication.countedKinds ? `${kinds} or more` : String(kinds)
     writeAs(
@@ -337,12 +370,17 @@ export const make = Effect.fnUntraced(function*(
     { held: tellHeld, overflow: tellOverflow }
   )
 
+  const pass = (record: Logger.Options<unknown>) => {
+    count("passed", 1)
+    write(record)
+  }
+
   const logger = Logger.make((record: Logger.Options<unknown>) => {
     const { date, fiber, logLevel } = record
     const annotations = fiber.getRef(References.CurrentLogAnnotations)
-    if (logLevel === "Fatal" || fiber.getRef(PassAlways) || repeatCount in annotations) {
+    if (logLevel === "Fatal" || isClosed || fiber.getRef(PassAlways) || repeatCount in annotations) {
       passedAlways++
-      return write(record)
+      return pass(record)
     }
     const isFirst = deduplication.receive(
       { now: now(), at: date.getTime(), kind: kindOf(record), level: orderOf(logLevel) },
@@ -350,12 +388,11 @@ export const make = Effect.fnUntraced(function*(
       () => lastOf(annotations)
     )
     busy.openUnsafe()
-    if (!isFirst) {
-      lastSeen ??= { console: fiber.getRef(Console.Console), toStderr: fiber.getRef(Logger.LogToStderr) }
-      return
-    }
-    write(record)
+    if (isFirst) return pass(record)
+    count("held", 1)
+    lastSeen ??= { console: fiber.getRef(Console.Console), toStderr: fiber.getRef(Logger.LogToStderr) }
   })
+  Composition.register(logger, { within: context, loggers: options.loggers, through: Logger.make(write) })
 
   // --- when
 
@@ -369,23 +406,27 @@ export const make = Effect.fnUntraced(function*(
     }
   }
 
-  let counted = { passed: 0, held: 0, told: 0, evicted: 0, overflowed: 0, failed: 0 }
-  const count = Effect.suspend(() => {
-    const { evicted, held, overflowed, passed, told } = counts()
-    const before = counted
-    counted = { passed, held: held + told, told, evicted, overflowed, failed: sinkFailures }
-    return Effect.all([
-      Metric.update(passedRecords, passed - before.passed),
-      Metric.update(heldRecords, counted.held - before.held),
-      Metric.update(toldRecords, told - before.told),
-      Metric.update(evictedKinds, evicted - before.evicted),
-      Metric.update(overflowedRecords, overflowed - before.overflowed),
-      Metric.update(failedRecords, sinkFailures - before.failed)
-    ], { discard: true })
-  })
+  let counted = { evicted: 0, overflowed: 0 }
+  const countKinds = () => {
+    const { evicted, overflowed } = deduplication.counts()
+    count("evicted", evicted - counted.evicted)
+    count("overflowed", overflowed - counted.overflowed)
+    counted = { evicted, overflowed }
+  }
 
-  const flush = Effect.andThen(Effect.sync(() => deduplication.flush(now())), count)
-  yield* Effect.addFinalizer(() => flush)
+  const flush = Effect.sync(() => {
+    deduplication.flush(now())
+    countKinds()
+  })
+  yield* Effect.addFinalizer(() =>
+    Effect.andThen(
+      flush,
+      Effect.sync(() => {
+        // Nobody would tell what is held from now on.
+        isClosed = true
+      })
+    )
+  )
 
   yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
     const due = deduplication.nextDue()
@@ -394,9 +435,14 @@ export const make = Effect.fnUntraced(function*(
       yield* busy.await
     }
     // What comes meanwhile is due no earlier than after the shortest interval.
-    yield* Effect.sleep(Duration.millis(Math.max(1, Math.min(shortest, (due ?? Infinity) - now()))))
-    deduplication.tick(now())
-    yield* count
+    yield* Effect.sleep(Duration.millis(Math.max(shortestTick, Math.min(shortest, (due ?? Infinity) - now()))))
+    try {
+      deduplication.tick(now())
+      countKinds()
+    } catch {
+      // What cannot be told is lost, and not all that comes after it.
+      fail()
+    }
   })))
 
   const made: DedupLogger = { logger, flush, counts }
@@ -493,17 +539,3 @@ const redactCause = (cause: Cause.Cause<unknown>, redaction: Redaction.Redaction
 const levels: ReadonlyArray<LogLevel.LogLevel> = ["Trace", "Debug", "Info", "Warn", "Error", "Fatal"]
 const orderOf = (level: LogLevel.LogLevel) => levels.indexOf(level)
 const levelNamed = (order: number): LogLevel.LogLevel => levels[order] ?? "Info"
-
-const records = Metric.counter("lull_log_records_total", {
-  description: "Log records, by what became of them; those held are told in summaries",
-  incremental: true
-})
-const passedRecords = Metric.withAttributes(records, { outcome: "passed" })
-const heldRecords = Metric.withAttributes(records, { outcome: "held" })
-const toldRecords = Metric.withAttributes(records, { outcome: "told" })
-const overflowedRecords = Metric.withAttributes(records, { outcome: "overflowed" })
-const failedRecords = Metric.withAttributes(records, { outcome: "failed" })
-const evictedKinds = Metric.counter("lull_log_kinds_evicted_total", {
-  description: "Kinds of log records that were forgotten to make room",
-  incremental: true
-})

@@ -19,6 +19,7 @@
  * causes are the same if their text (`ErrorText`) is, without what is variable in it (`Masking`).
  */
 import { Cause, Clock, Duration, Effect, Exit, type Schedule, SubscriptionRef } from "effect"
+import * as Composition from "../logging/Composition.ts"
 import { errorText } from "../logging/ErrorText.ts"
 import { maskText } from "../logging/Masking.ts"
 import * as Delays from "./Delays.ts"
@@ -113,6 +114,7 @@ export const make = Effect.fnUntraced(function*<E, R, P>(options: Options<E, R, 
     wakes === undefined ? Effect.as(Effect.sleep(Duration.millis(millis)), false) : wakes.sleep(millis)
 
   const run = Effect.gen(function*() {
+    yield* Composition.check
     const spoken = new Set<string>()
     let failures = 0
     let failingSince: number | undefined

@@ -12,6 +12,7 @@
  * seconds later; the process is not ended, as that would be for its author to decide.
  */
 import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Layer, type Scope } from "effect"
+import * as Composition from "../logging/Composition.ts"
 import { errorText } from "../logging/ErrorText.ts"
 
 /** A program may be on its way to `join`: it starts, or it has just caught a failure. */
@@ -54,6 +55,7 @@ export class Loops extends Context.Service<Loops, {
 
       return Loops.of({
         fork: Effect.fnUntraced(function*(name, loop) {
+          yield* Composition.check
           const runFork = Effect.runForkWith(yield* Effect.context<never>())
           let isEnding = false
           const fiber = yield* Effect.acquireRelease(
