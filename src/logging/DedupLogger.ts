@@ -389,7 +389,6 @@ export const make = Effect.fnUntraced(function*(
     )
     busy.openUnsafe()
     if (isFirst) return pass(record)
-    count("held", 1)
     lastSeen ??= { console: fiber.getRef(Console.Console), toStderr: fiber.getRef(Logger.LogToStderr) }
   })
   Composition.register(logger, { within: context, loggers: options.loggers, through: Logger.make(write) })
@@ -406,17 +405,19 @@ export const make = Effect.fnUntraced(function*(
     }
   }
 
-  let counted = { evicted: 0, overflowed: 0 }
-  const countKinds = () => {
-    const { evicted, overflowed } = deduplication.counts()
+  let counted = { held: 0, evicted: 0, overflowed: 0 }
+  /** Of what is held nothing is done for each record that could be done for many. */
+  const countHeld = () => {
+    const { evicted, held, overflowed, told } = deduplication.counts()
+    count("held", held + told - counted.held)
     count("evicted", evicted - counted.evicted)
     count("overflowed", overflowed - counted.overflowed)
-    counted = { evicted, overflowed }
+    counted = { held: held + told, evicted, overflowed }
   }
 
   const flush = Effect.sync(() => {
     deduplication.flush(now())
-    countKinds()
+    countHeld()
   })
   yield* Effect.addFinalizer(() =>
     Effect.andThen(
@@ -438,7 +439,7 @@ export const make = Effect.fnUntraced(function*(
     yield* Effect.sleep(Duration.millis(Math.max(shortestTick, Math.min(shortest, (due ?? Infinity) - now()))))
     try {
       deduplication.tick(now())
-      countKinds()
+      countHeld()
     } catch {
       // What cannot be told is lost, and not all that comes after it.
       fail()

@@ -1,6 +1,6 @@
 /**
- * What became of log records, as metrics. They are counted when it happens, and not by a timer: at any time the lines that
- * were handed to each logger are those `passed` and the summaries.
+ * What became of log records, as metrics. What is written is counted when it is, and not by a timer: at any time the lines that
+ * were handed to each logger are those `passed` and the summaries. What is held is counted when the next of it are told.
  */
 import { type Context, Metric } from "effect"
 

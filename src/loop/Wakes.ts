@@ -14,6 +14,13 @@ export const alreadyCompleteMillis = 10
 /** Beside the attempts of the policy these are at most 60 a minute. */
 export const atMostEveryMillis = 1_000
 
+/** Not a fraction of a millisecond less, as timers do: sixty times a second too early would be 61 in a minute. */
+const sleepUntil = Effect.fnUntraced(function*(at: number) {
+  for (let left = at - (yield* monotonicMillis); left > 0; left = at - (yield* monotonicMillis)) {
+    yield* Effect.sleep(Duration.millis(Math.ceil(left)))
+  }
+})
+
 export interface Wakes {
   /** Sleeps for so many milliseconds; answers whether it was ended early. */
   readonly sleep: (millis: number) => Effect.Effect<boolean>
@@ -46,8 +53,7 @@ export const make = (options: {
     if (Exit.isFailure(exit)) return yield* Effect.andThen(options.onFault(exit.cause), Effect.never)
     const now = yield* monotonicMillis
     if (now - beganAt <= alreadyCompleteMillis) return yield* Effect.never
-    const spread = options.spreadMillis * (yield* Random.next)
-    yield* Effect.sleep(Duration.millis(Math.max(spread, lastAt + atMostEveryMillis - now)))
+    yield* sleepUntil(Math.max(now + options.spreadMillis * (yield* Random.next), lastAt + atMostEveryMillis))
     return true
   })
 
