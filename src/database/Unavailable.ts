@@ -7,6 +7,7 @@
 import type { Duration } from "effect"
 import { Data } from "effect"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
+import { errorText } from "../logging/ErrorText.ts"
 
 /**
  * - `Unreachable`: no connection, or it broke.
@@ -155,7 +156,7 @@ export const describe = (error: unknown): { readonly code: string | undefined; r
     if (code !== undefined) return { code, detail: message ?? code }
     detail = message ?? detail
   }
-  return { code: undefined, detail: detail ?? String(error) }
+  return { code: undefined, detail: detail ?? errorText(error) }
 }
 
 /** The reason for which this failure means "unavailable", or `undefined` if it is a failure of the statement. */

@@ -26,6 +26,8 @@ import * as Response from "effect/http/HttpServerResponse"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { Availability } from "../database/Availability.ts"
 import { DatabaseUnavailable, QueryFailed } from "../database/Unavailable.ts"
+import { errorText } from "../logging/ErrorText.ts"
+import * as Backoff from "../loop/Backoff.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
 import { IdempotencyKey, isStorable, isTerminal, type Job, JobId, JobStatus, limits, Tags } from "../provisioner/Job.ts"
 import { JobStore, type OutputPosition, type StoredLine } from "../provisioner/JobStore.ts"
@@ -45,6 +47,9 @@ const linesAtOnce = 1_000
 
 /** Between two looks at a job that is followed. */
 const followEvery = Duration.millis(500)
+
+/** When the database was away, or is called available and fails. */
+const followAgain = Backoff.exponential({ floor: "100 millis", cap: "5 seconds", jitter: 0.5 })
 
 export const layer = (options: Guard.Options) => Layer.mergeAll(Routes, guarded(options))
 
@@ -223,11 +228,13 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
           : { attempt: last.attempt, index: last.index }
         return [lines.map(toLine), isOver ? Option.none() : Option.some(next)] as const
       }).pipe(
-        // An outage interrupts nobody who follows: it goes on when the database is back.
+        // An outage interrupts nobody who follows: it goes on when the database is back. With delays, as what is called available
+        // may still fail, and spread, as many may follow.
         Effect.retry({
+          schedule: followAgain,
           while: (error) =>
             error instanceof DatabaseUnavailable && follows
-              ? Effect.as(Effect.andThen(availability.awaitAvailable, Effect.sleep("100 millis")), true)
+              ? Effect.as(availability.awaitAvailable, true)
               : Effect.succeed(false)
         }),
         // The answer has begun, so all that is left for its reader is that it breaks off.
@@ -235,7 +242,7 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
           Cause.findErrorOption(cause).pipe(Option.getOrUndefined) instanceof DatabaseUnavailable ||
             Cause.hasInterruptsOnly(cause)
             ? Effect.void
-            : Effect.logError("a log could not be read to its end", cause)
+            : Effect.logError(`a log could not be read to its end: ${errorText(cause)}`, cause)
         )
       ))
 
@@ -292,7 +299,7 @@ const answered = <E, R>(handler: Effect.Effect<Answer, E, R>): Effect.Effect<Ans
     // Locked, canceled, out of time: the same request may succeed at once.
     if (error instanceof QueryFailed && error.kind === "passing") return Effect.succeed(Problem.busy(error))
     return Effect.as(
-      Effect.logError("a request failed", cause),
+      Effect.logError(`a request failed: ${errorText(cause)}`, cause),
       Problem.respond(500, "something went wrong here; the log of the service says what")
     )
   })

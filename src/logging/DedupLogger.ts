@@ -12,25 +12,30 @@
  *
  * Secrets are removed before anything is compared or written (`Redaction`). A summary has the fields `lull.repeat.count`,
  * `lull.repeat.seconds`, `lull.repeat.first` and `lull.repeat.last`; a record with the first of them is passed by every
- * deduplicator. `Fatal` always passes, and so do records under `passAlways`. A logger that throws is counted, and hurts nobody.
+ * deduplicator; of several in a row only the outermost deduplicates. `Fatal` always passes, and so do records under
+ * `passAlways`. A logger that throws is counted, and hurts nobody.
  */
 import {
   Cause,
   Clock,
   Console,
+  Context,
   Duration,
   Effect,
+  Fiber,
   Latch,
   Layer,
   Logger,
   type LogLevel,
-  Metric,
   References
 } from "effect"
+import * as Composition from "./Composition.ts"
 import { correlations } from "./Correlations.ts"
 import * as Deduplication from "./Deduplication.ts"
+import { errorText } from "./ErrorText.ts"
 import { longestOutput, mask, maskText } from "./Masking.ts"
 import { PassAlways } from "./PassAlways.ts"
+import * as RecordMetrics from "./RecordMetrics.ts"
 import * as Redaction from "./Redaction.ts"
 import * as Shapes from "./Shapes.ts"
 
@@ -64,6 +69,9 @@ const longestCompared = 4_096
 const longestKept = 2_048
 const longestValue = 256
 
+/** Between two looks at what is due, in milliseconds, however short the intervals are made. */
+const shortestTick = 10
+
 /** Texts whose masked form is remembered, and up to which length. */
 const rememberedTexts = 512
 const longestRemembered = 1_024
@@ -84,18 +92,31 @@ interface Sample {
   readonly toStderr: boolean
 }
 
-/** Installs the deduplicating logger in the place of the loggers that it writes to. */
-export const layer = (options: Options = {}): Layer.Layer<never> =>
-  Layer.effect(
-    Logger.CurrentLoggers,
+/**
+ * Installs the deduplicating logger in the place of the loggers that it writes to. Those are provided to it; a `Logger.layer`
+ * merged with it would replace it, which is said (`Composition`).
+ */
+export const layer = (options: Options = {}): Layer.Layer<never> => {
+  /** Goes on with what was built, where the layer is merged with others: those are built in fibers of their own. */
+  let caller: Fiber.Fiber<unknown, unknown> | undefined
+  const built = Layer.effectContext(Effect.withFiber((builder) =>
     Effect.gen(function*() {
       const installed = new Set(options.loggers ?? (yield* Logger.CurrentLoggers))
       // Span events are no output, and belong to their span.
       const isTracing = installed.delete(Logger.tracerLogger)
+      if (installed.size === 0 && !isTracing) yield* Composition.sayNoLoggers
       const { logger } = yield* make({ ...options, loggers: [...installed] })
-      return new Set(isTracing ? [logger, Logger.tracerLogger] : [logger])
+      yield* Effect.forkScoped(Composition.watch(logger, caller === undefined ? [builder] : [builder, caller]))
+      return Context.make(Composition.Built, logger).pipe(
+        Context.add(Logger.CurrentLoggers, new Set(isTracing ? [logger, Logger.tracerLogger] : [logger]))
+      )
     })
-  )
+  ))
+  return Layer.fromBuild((memoMap, scope) => {
+    caller = Fiber.getCurrent()
+    return Layer.buildWithMemoMap(built, memoMap, scope)
+  })
+}
 
 export interface DedupLogger {
   readonly logger: Logger.Logger<unknown, void>
@@ -108,7 +129,10 @@ export const make = Effect.fnUntraced(function*(
   options: Options & { readonly loggers: ReadonlyArray<Logger.Logger<unknown, unknown>> }
 ) {
   const clock = yield* Clock.Clock
-  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  const context = yield* Effect.context<never>()
+  const runFork = Effect.runForkWith(context)
+  const count = RecordMetrics.make(context)
+  const loggers = Composition.sinksOf(options.loggers)
   const redaction = Redaction.make(options.redaction)
   const correlated = new Set([...correlations, ...options.correlations ?? []])
   const shortest = Duration.toMillis(options.shortest ?? Duration.seconds(10))
@@ -116,15 +140,21 @@ export const make = Effect.fnUntraced(function*(
   const busy = Latch.makeUnsafe(false)
   let sinkFailures = 0
   let passedAlways = 0
+  let isClosed = false
 
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
+  const fail = () => {
+    sinkFailures++
+    count("failed", 1)
+  }
+
   const writeAll = (record: Logger.Options<unknown>) => {
-    for (const logger of options.loggers) {
+    for (const logger of loggers) {
       try {
         logger.log(record)
       } catch {
-        sinkFailures++
+        fail()
       }
     }
   }
@@ -256,7 +286,7 @@ export const make = Effect.fnUntraced(function*(
     const given = fiber.getRef(References.CurrentLogAnnotations)
     const parts: ReadonlyArray<unknown> = Array.isArray(message) ? message : [message]
     const errors = cause.reasons.flatMap((reason) =>
-      Cause.isInterruptReason(reason) ? [] : [summaryOf(Cause.isFailReason(reason) ? reason.error : reason.defect)]
+      Cause.isInterruptReason(reason) ? [] : [textOf(Cause.isFailReason(reason) ? reason.error : reason.defect)]
     )
     const text = cut(redaction.text([...parts.map(textOf), ...errors].join(" ")), longestKept)
     const annotations = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, shown(name, value)]))
@@ -274,6 +304,8 @@ export const make = Effect.fnUntraced(function*(
   // --- what is told
 
   const tellHeld = (held: Deduplication.Held<Sample, Readonly<Record<string, unknown>>>) => {
+    count("summaries", 1)
+    count("told", held.count)
     const { annotations, level, message } = held.sample
     const seconds = held.lastedMillis / 1_000
     const ranges = Object.entries(annotations).map(([name, first]) => {
@@ -302,6 +334,8 @@ export const make = Effect.fnUntraced(function*(
 
   const tellOverflow = (overflow: Deduplication.Overflow) => {
     if (lastSeen === undefined) return
+    count("summaries", 1)
+    count("told", overflow.records)
     const { firstAt, kinds, lastAt, lastedMillis, level, records } = overflow
     const many = kinds >= Deduplication.countedKinds ? `${kinds} or more` : String(kinds)
     writeAs(
@@ -336,12 +370,17 @@ export const make = Effect.fnUntraced(function*(
     { held: tellHeld, overflow: tellOverflow }
   )
 
+  const pass = (record: Logger.Options<unknown>) => {
+    count("passed", 1)
+    write(record)
+  }
+
   const logger = Logger.make((record: Logger.Options<unknown>) => {
     const { date, fiber, logLevel } = record
     const annotations = fiber.getRef(References.CurrentLogAnnotations)
-    if (logLevel === "Fatal" || fiber.getRef(PassAlways) || repeatCount in annotations) {
+    if (logLevel === "Fatal" || isClosed || fiber.getRef(PassAlways) || repeatCount in annotations) {
       passedAlways++
-      return write(record)
+      return pass(record)
     }
     const isFirst = deduplication.receive(
       { now: now(), at: date.getTime(), kind: kindOf(record), level: orderOf(logLevel) },
@@ -349,12 +388,10 @@ export const make = Effect.fnUntraced(function*(
       () => lastOf(annotations)
     )
     busy.openUnsafe()
-    if (!isFirst) {
-      lastSeen ??= { console: fiber.getRef(Console.Console), toStderr: fiber.getRef(Logger.LogToStderr) }
-      return
-    }
-    write(record)
+    if (isFirst) return pass(record)
+    lastSeen ??= { console: fiber.getRef(Console.Console), toStderr: fiber.getRef(Logger.LogToStderr) }
   })
+  Composition.register(logger, { within: context, loggers: options.loggers, through: Logger.make(write) })
 
   // --- when
 
@@ -368,23 +405,29 @@ export const make = Effect.fnUntraced(function*(
     }
   }
 
-  let counted = { passed: 0, held: 0, told: 0, evicted: 0, overflowed: 0, failed: 0 }
-  const count = Effect.suspend(() => {
-    const { evicted, held, overflowed, passed, told } = counts()
-    const before = counted
-    counted = { passed, held: held + told, told, evicted, overflowed, failed: sinkFailures }
-    return Effect.all([
-      Metric.update(passedRecords, passed - before.passed),
-      Metric.update(heldRecords, counted.held - before.held),
-      Metric.update(toldRecords, told - before.told),
-      Metric.update(evictedKinds, evicted - before.evicted),
-      Metric.update(overflowedRecords, overflowed - before.overflowed),
-      Metric.update(failedRecords, sinkFailures - before.failed)
-    ], { discard: true })
-  })
+  let counted = { held: 0, evicted: 0, overflowed: 0 }
+  /** Of what is held nothing is done for each record that could be done for many. */
+  const countHeld = () => {
+    const { evicted, held, overflowed, told } = deduplication.counts()
+    count("held", held + told - counted.held)
+    count("evicted", evicted - counted.evicted)
+    count("overflowed", overflowed - counted.overflowed)
+    counted = { held: held + told, evicted, overflowed }
+  }
 
-  const flush = Effect.andThen(Effect.sync(() => deduplication.flush(now())), count)
-  yield* Effect.addFinalizer(() => flush)
+  const flush = Effect.sync(() => {
+    deduplication.flush(now())
+    countHeld()
+  })
+  yield* Effect.addFinalizer(() =>
+    Effect.andThen(
+      flush,
+      Effect.sync(() => {
+        // Nobody would tell what is held from now on.
+        isClosed = true
+      })
+    )
+  )
 
   yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
     const due = deduplication.nextDue()
@@ -393,9 +436,14 @@ export const make = Effect.fnUntraced(function*(
       yield* busy.await
     }
     // What comes meanwhile is due no earlier than after the shortest interval.
-    yield* Effect.sleep(Duration.millis(Math.max(1, Math.min(shortest, (due ?? Infinity) - now()))))
-    deduplication.tick(now())
-    yield* count
+    yield* Effect.sleep(Duration.millis(Math.max(shortestTick, Math.min(shortest, (due ?? Infinity) - now()))))
+    try {
+      deduplication.tick(now())
+      countHeld()
+    } catch {
+      // What cannot be told is lost, and not all that comes after it.
+      fail()
+    }
   })))
 
   const made: DedupLogger = { logger, flush, counts }
@@ -424,12 +472,11 @@ const textOf = (value: unknown): string => {
       return value
     case "object":
       if (value === null) return "null"
-      if (value instanceof Error) return summaryOf(value)
       try {
-        return JSON.stringify(value, plain) ?? "undefined"
+        return value instanceof Error ? errorText(value) : JSON.stringify(value, plain) ?? "undefined"
       } catch {
         // A circle, or a getter that throws.
-        return Object.prototype.toString.call(value)
+        return errorText(value)
       }
     default:
       return String(value)
@@ -438,31 +485,31 @@ const textOf = (value: unknown): string => {
 
 const plain = (_: string, value: unknown) => typeof value === "bigint" ? String(value) : value
 
-const nameOf = (error: object) =>
-  "_tag" in error && typeof error._tag === "string" ? error._tag : error instanceof Error ? error.name : "Object"
-
-const summaryOf = (error: unknown): string =>
-  error instanceof Error ? `${nameOf(error)}: ${error.message}` : textOf(error)
+const nameOf = (error: unknown) =>
+  typeof error !== "object" || error === null
+    ? typeof error
+    : "_tag" in error && typeof error._tag === "string"
+    ? error._tag
+    : error instanceof Error
+    ? error.name
+    : "Object"
 
 /** Frames that tell one place from another; those of libraries and of Node are the same for many. */
 const comparedFrames = 2
 
 /**
- * Tag and message; of what has no tag, and so is no expected error, the own frames on top of its stack too, and so on with
- * its cause.
+ * Tag and message; fields, and what it was caused by, as far as they are part of its text; of what has no tag, and so is no
+ * expected error, the own frames on top of its stack too.
  */
 const describeError = (error: unknown, masked: (text: string) => string): string => {
-  if (typeof error !== "object" || error === null) return part(masked(textOf(error)))
-  const name = nameOf(error)
-  if (!(error instanceof Error)) return part(name) + part(masked(textOf(error)))
-  let described = part(name) + part(masked(error.message))
-  if (!("_tag" in error)) described += part(ownFrames(error.stack ?? ""))
-  if (error.cause !== undefined && error.cause !== error) {
-    described += part(
-      error.cause instanceof Error ? nameOf(error.cause) + masked(error.cause.message) : typeof error.cause
-    )
+  try {
+    if (!(error instanceof Error)) return part(nameOf(error)) + part(masked(textOf(error)))
+    const described = part(nameOf(error)) + part(masked(error.message)) + part(masked(errorText(error)))
+    return "_tag" in error ? described : described + part(ownFrames(error.stack ?? ""))
+  } catch {
+    // A getter that throws, a proxy that was revoked.
+    return part(masked(errorText(error)))
   }
-  return described
 }
 
 const ownFrames = (stack: string) => {
@@ -493,17 +540,3 @@ const redactCause = (cause: Cause.Cause<unknown>, redaction: Redaction.Redaction
 const levels: ReadonlyArray<LogLevel.LogLevel> = ["Trace", "Debug", "Info", "Warn", "Error", "Fatal"]
 const orderOf = (level: LogLevel.LogLevel) => levels.indexOf(level)
 const levelNamed = (order: number): LogLevel.LogLevel => levels[order] ?? "Info"
-
-const records = Metric.counter("lull_log_records_total", {
-  description: "Log records, by what became of them; those held are told in summaries",
-  incremental: true
-})
-const passedRecords = Metric.withAttributes(records, { outcome: "passed" })
-const heldRecords = Metric.withAttributes(records, { outcome: "held" })
-const toldRecords = Metric.withAttributes(records, { outcome: "told" })
-const overflowedRecords = Metric.withAttributes(records, { outcome: "overflowed" })
-const failedRecords = Metric.withAttributes(records, { outcome: "failed" })
-const evictedKinds = Metric.counter("lull_log_kinds_evicted_total", {
-  description: "Kinds of log records that were forgotten to make room",
-  incremental: true
-})

@@ -46,6 +46,9 @@ const secretNames = [
 
 const levels = 4
 
+/** What an error has beside its own fields. */
+const ofEveryError = new Set(["cause", "message", "name", "stack"])
+
 const escape = (text: string) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&")
 
 export const make = (options: Options = {}): Redaction => {
@@ -82,41 +85,44 @@ export const make = (options: Options = {}): Redaction => {
   const value = (given: unknown, level = 0): unknown => {
     if (typeof given === "string") return text(given)
     if (typeof given !== "object" || given === null || level >= levels) return given
-    if (given instanceof Error) return error(given)
-    if (Array.isArray(given)) {
-      const items = given.map((item) => value(item, level + 1))
-      return items.some((item, at) => item !== given[at]) ? items : given
-    }
-    const prototype: unknown = Object.getPrototypeOf(given)
-    if (prototype !== Object.prototype && prototype !== null) return given
-    return members(given, level)
-  }
-
-  const members = (given: object, level: number): unknown => {
     try {
-      let isChanged = false
-      const entries = Object.entries(given).map(([key, item]: [string, unknown]): [string, unknown] => {
-        const isSecret = isSecretName(key) && item !== undefined && item !== null
-        const redacted = isSecret ? replacement : value(item, level + 1)
-        isChanged ||= redacted !== item
-        return [key, redacted]
-      })
-      return isChanged ? Object.fromEntries(entries) : given
+      if (given instanceof Error) return error(given, level)
+      if (Array.isArray(given)) {
+        const items = given.map((item) => value(item, level + 1))
+        return items.some((item, at) => item !== given[at]) ? items : given
+      }
+      const prototype: unknown = Object.getPrototypeOf(given)
+      if (prototype !== Object.prototype && prototype !== null) return given
+      return members(given, level)
     } catch {
-      // A getter that throws would throw in the logger too.
+      // A getter that throws would throw in the logger too; so would a proxy that was revoked.
       return unreadable
     }
   }
 
-  const error = (given: Error): Error => {
+  const members = (given: object, level: number): object => {
+    let isChanged = false
+    const entries = Object.entries(given).map(([key, item]: [string, unknown]): [string, unknown] => {
+      const isSecret = isSecretName(key) && item !== undefined && item !== null
+      const redacted = isSecret ? replacement : value(item, level + 1)
+      isChanged ||= redacted !== item
+      return [key, redacted]
+    })
+    return isChanged ? Object.fromEntries(entries) : given
+  }
+
+  /** With its fields, as formatters write them: a tag, what a tagged error was made with. */
+  const error = (given: Error, level: number): Error => {
     const message = text(given.message)
     const stack = text(given.stack ?? "")
-    const cause = given.cause === undefined ? undefined : value(given.cause, 1)
-    if (message === given.message && stack === (given.stack ?? "") && cause === given.cause) return given
+    const cause = given.cause === undefined ? undefined : value(given.cause, level + 1)
+    const fields = members(given, level)
+    const isSame = message === given.message && stack === (given.stack ?? "") && cause === given.cause
+    if (isSame && fields === given) return given
     const copy = new Error(message, cause === undefined ? undefined : { cause })
     copy.name = given.name
     copy.stack = stack
-    return copy
+    return Object.assign(copy, Object.fromEntries(Object.entries(fields).filter(([key]) => !ofEveryError.has(key))))
   }
 
   return { text, value: (given) => value(given), isSecretName }

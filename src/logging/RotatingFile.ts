@@ -18,6 +18,7 @@
  */
 import { Cause, Clock, Data, Duration, Effect, Latch, Logger, Metric, References, type Scope } from "effect"
 import { resolve } from "node:path"
+import { errorText } from "./ErrorText.ts"
 import { codeOf, type Dropped, FileWriter } from "./file/FileWriter.ts"
 import { LogDisk } from "./file/LogDisk.ts"
 import { formatJson } from "./JsonLines.ts"
@@ -165,17 +166,25 @@ export const make = Effect.fnUntraced(function*(
       return yield* refuse(
         code === "quota"
           ? `other files in ${writer.directory} take its quota of ${quota} bytes; give it a directory of its own or a larger quota`
-          : error instanceof Error
-          ? error.message
-          : code
+          : errorText(error)
       )
     }
   }
   const stopWatching = disk.onExit(() => writer.close())
+  const writers = writersOf(disk)
+  writers.set(path, (writers.get(path) ?? 0) + 1)
+  if (writers.get(path) === 2) {
+    yield* passAlways(Effect.logWarning(
+      `the log file ${path} is written by two RotatingFiles of this process, which share a quota that neither sees in full. ` +
+        "Make one, and give its logger to both"
+    ))
+  }
   yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
+    Effect.suspend(() => {
       stopWatching()
+      writers.set(path, (writers.get(path) ?? 1) - 1)
       writer.close()
+      return report
     })
   )
 
@@ -267,6 +276,14 @@ export const make = Effect.fnUntraced(function*(
   }
   return made
 })
+
+/** How many write each file of a disk. */
+const filesOfDisks = new WeakMap<LogDisk, Map<string, number>>()
+const writersOf = (disk: LogDisk): Map<string, number> => {
+  const files = filesOfDisks.get(disk) ?? new Map<string, number>()
+  filesOfDisks.set(disk, files)
+  return files
+}
 
 const describeDropped = ({ firstAt, lastAt, reason, records }: Dropped) => {
   const many = records === 1 ? "1 log record was" : `${records} log records were`

@@ -10,6 +10,7 @@
  * ```
  */
 import { Cause, Clock, Duration, Effect, Exit, type LogLevel } from "effect"
+import { errorText } from "./ErrorText.ts"
 import { passAlways } from "./PassAlways.ts"
 
 export interface Options {
@@ -28,23 +29,27 @@ export interface StateLog {
   readonly watch: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
 
+/** A time of day that jumps says nothing about how long it failed. */
+const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
+
 export const make = (name: string, options: Options = {}): Effect.Effect<StateLog> =>
   Effect.sync(() => {
     let since: number | undefined
     let failures = 0
 
     const failing = (cause: Cause.Cause<unknown>) =>
-      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      Effect.flatMap(monotonicMillis, (now) => {
         failures++
         if (since !== undefined) return Effect.void
         since = now
-        const why = Cause.prettyErrors(cause).map(({ message }) => message).join("; ")
-        return passAlways(Effect.logWithLevel(options.failingLevel ?? "Warn")(`${name} is failing: ${why}`))
+        return passAlways(
+          Effect.logWithLevel(options.failingLevel ?? "Warn")(`${name} is failing: ${errorText(cause)}`)
+        )
       })
 
-    const ok = Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    const ok = Effect.flatMap(monotonicMillis, (now) => {
       if (since === undefined) return Effect.void
-      const lasted = Duration.format(Duration.millis(now - since))
+      const lasted = Duration.format(Duration.millis(Math.round(now - since)))
       const many = failures === 1 ? "1 failure" : `${failures} failures`
       since = undefined
       failures = 0

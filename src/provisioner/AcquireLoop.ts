@@ -40,6 +40,7 @@ import { Availability } from "../database/Availability.ts"
 import { Notifications } from "../database/Notifications.ts"
 import { Replica } from "../database/Replica.ts"
 import { DatabaseUnavailable } from "../database/Unavailable.ts"
+import { errorText } from "../logging/ErrorText.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
@@ -183,7 +184,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   // A check that dies is a check that fails: what it was about to find is not there.
   const ready = Effect.catchCause(
     executor.ready ?? Effect.void,
-    (cause) => Effect.fail(unableOf(Exit.failCause(cause)) ?? new ExecutorUnable({ reason: Cause.pretty(cause) }))
+    (cause) => Effect.fail(unableOf(Exit.failCause(cause)) ?? new ExecutorUnable({ reason: errorText(cause) }))
   )
   let retries = yield* Schedule.toStepWithMetadata(recovery)
 

@@ -24,6 +24,7 @@ import { existsSync } from "node:fs"
 import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import type { Readable } from "node:stream"
+import { errorText } from "../logging/ErrorText.ts"
 import type { JobOutput } from "./Executor.ts"
 import type { LeasedJob } from "./Job.ts"
 import { lineSplitter } from "./OutputLines.ts"
@@ -238,7 +239,7 @@ const notStarted = (program: string, cause: unknown, path: string): CommandNotSt
   return new CommandNotStarted({ error: `could not start ${name}: ${describe(cause)}`, exitCode: null })
 }
 
-const describe = (cause: unknown) => cause instanceof Error ? cause.message : String(cause)
+const describe = (cause: unknown) => errorText(cause)
 
 const hasExited = (child: ChildProcess) => child.exitCode !== null || child.signalCode !== null
 
@@ -346,7 +347,7 @@ const removeDirectory = (cwd: string) =>
         await rm(cwd, { recursive: true, force: true })
       })
     ),
-    Effect.catch((error) => Effect.logWarning(`the working directory ${cwd} could not be removed`, error))
+    Effect.catch((error) => Effect.logWarning(`the working directory ${cwd} could not be removed: ${errorText(error)}`))
   )
 
 const makeWritable = async (directory: string): Promise<void> => {

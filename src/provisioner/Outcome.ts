@@ -1,5 +1,6 @@
 /** How a run ended, as it is reported. Pure. */
 import { Cause, Data, Duration, Exit, Result } from "effect"
+import { errorText } from "../logging/ErrorText.ts"
 import { type ExecutionFailed, ExecutorUnable } from "./Executor.ts"
 import { type JobOutcome, jsonText, type LeasedJob, limits } from "./Job.ts"
 import type { Ending } from "./ResultSender.ts"
@@ -38,7 +39,7 @@ const outcomeOf = (
 ): JobOutcome => {
   for (const reason of reasons) {
     if (Cause.isFailReason(reason)) return ofError(reason.error, stop)
-    if (Cause.isDieReason(reason)) return failed(`its executor died: ${describeDefect(reason.defect)}`)
+    if (Cause.isDieReason(reason)) return failed(`its executor died: ${errorText(reason.defect)}`)
   }
   return stop === "canceled"
     ? { status: "canceled", result: null, error: "canceled while it was running" }
@@ -61,8 +62,6 @@ const ofError = (error: ExecutionFailed | ExecutorUnable | TimeLimitReached, sto
 }
 
 const failed = (error: string): JobOutcome => ({ status: "failed", result: null, error: sentence(error) })
-
-const describeDefect = (defect: unknown) => defect instanceof Error ? String(defect) : String(defect)
 
 const problemOf = (result: unknown): string | undefined => {
   const text = jsonText(result, limits.resultBytes)

@@ -9,6 +9,7 @@
 import { Duration, Effect, Latch, type Scope } from "effect"
 import { Availability } from "../database/Availability.ts"
 import type { QueryFailed } from "../database/Unavailable.ts"
+import { errorText } from "../logging/ErrorText.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
 import { type JobId, type Lease, type LeasedJob, leaseKey, type OutputLine } from "./Job.ts"
@@ -123,7 +124,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const takeAside = Effect.fnUntraced(function*({ entry }: Batch, error: QueryFailed) {
     if (entry.failures === namedAfter) {
       yield* Effect.logWarning(
-        `the output of job ${entry.job.job} can not be stored yet, and will be tried again: ${error.detail}`
+        `the output of job ${entry.job.job} can not be stored yet, and will be tried again: ${errorText(error)}`
       )
     }
     entry.due = (yield* monotonicMillis) + (yield* retryDelay(entry.failures))
@@ -141,10 +142,11 @@ export const make = Effect.fnUntraced(function*(options: {
       return sendAlone({ entry, lines: lines.slice(0, half) })
     }
     if (only === undefined) return Effect.void
-    return Effect.logError(`a line of the output of job ${entry.job.job} could not be stored`, error).pipe(
-      Effect.andThen(entry.buffer.refuse(only.index + 1, error.detail)),
-      Effect.andThen(Effect.sync(() => talk(entry)))
-    )
+    return Effect.logError(`a line of the output of job ${entry.job.job} could not be stored: ${errorText(error)}`)
+      .pipe(
+        Effect.andThen(entry.buffer.refuse(only.index + 1, error.detail)),
+        Effect.andThen(Effect.sync(() => talk(entry)))
+      )
   }
 
   const sendAlone = (batch: Batch): Effect.Effect<void> =>

@@ -15,6 +15,7 @@
 import { Effect, Latch, type Scope } from "effect"
 import { Availability } from "../database/Availability.ts"
 import type { QueryFailed } from "../database/Unavailable.ts"
+import { errorText } from "../logging/ErrorText.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
 import type { JobId, JobOutcome, Lease } from "./Job.ts"
@@ -133,7 +134,7 @@ export const make = Effect.fnUntraced(function*(
   /** The one job that is at fault ends all the same, without what the database refuses. */
   const replace = Effect.fnUntraced(function*(item: Item, error: QueryFailed) {
     if (item.ending === "notStarted" || item.ending.outcome.result === null) {
-      yield* Effect.logError(`the end of job ${item.job} could not be stored`, error)
+      yield* Effect.logError(`the end of job ${item.job} could not be stored: ${errorText(error)}`)
       return settle(item, "refused")
     }
     const problem = `its result could not be stored: ${error.detail}`
@@ -149,7 +150,7 @@ export const make = Effect.fnUntraced(function*(
     const [first] = items
     if (isKnown || first === undefined) return Effect.void
     const what = items.length === 1 ? `the end of job ${first.job}` : `the ends of ${items.length} jobs`
-    return Effect.logWarning(`${what} can not be stored yet, and will be tried again: ${error.detail}`)
+    return Effect.logWarning(`${what} can not be stored yet, and will be tried again: ${errorText(error)}`)
   }
 
   const failed = (items: ReadonlyArray<Item>, how: How, error: QueryFailed): Effect.Effect<void> => {

@@ -4,6 +4,7 @@
  * still goes on. Then the first one is stopped, and the second begins when it has ended.
  */
 import { Cause, Context, Deferred, Duration, Effect, Exit, type Fiber, Latch, Tracer } from "effect"
+import { errorText } from "../logging/ErrorText.ts"
 import type { ExecutorUnable } from "./Executor.ts"
 import { type ExecutionFailed, type Executor } from "./Executor.ts"
 import { type JobId, type Lease, type LeasedJob, leaseKey } from "./Job.ts"
@@ -89,7 +90,7 @@ export const make = Effect.fnUntraced(function*(options: {
       reporter.forget(job)
     } else {
       if (Exit.isFailure(exit) && exit.cause.reasons.some(Cause.isDieReason)) {
-        runFork(Effect.logError(`the executor died of job ${job.job}`, exit.cause))
+        runFork(Effect.logError(`the executor died of job ${job.job}: ${errorText(exit.cause)}`, exit.cause))
       }
       reporter.report(job, endingOf(exit, job, run.stop))
     }

@@ -1,6 +1,7 @@
 /** A connection over a WebSocket: a message is a text frame. */
 import { Effect, type Scope } from "effect"
 import * as Socket from "effect/socket/Socket"
+import { errorText } from "../logging/ErrorText.ts"
 import { type Connection, ConnectionClosed, Refused } from "./Connection.ts"
 import { encode, type Event, type Request } from "./Protocol.ts"
 
@@ -25,7 +26,7 @@ export const fromSocket = Effect.fnUntraced(function*<In, Out extends Request | 
     } catch (error) {
       refused = error instanceof Refused
         ? error
-        : new Refused({ code: "badMessage", detail: error instanceof Error ? error.message : String(error) })
+        : new Refused({ code: "badMessage", detail: errorText(error) })
       // Those before it count.
       return messages.length > 0 ? Effect.succeed(messages) : Effect.fail(refused)
     }
@@ -44,4 +45,4 @@ export const fromSocket = Effect.fnUntraced(function*<In, Out extends Request | 
 const closed = (error: Socket.SocketError) =>
   error.reason._tag === "SocketCloseError"
     ? new ConnectionClosed({ code: error.reason.code, reason: error.reason.closeReason ?? "" })
-    : new ConnectionClosed({ code: 1006, reason: error.message })
+    : new ConnectionClosed({ code: 1006, reason: errorText(error) })

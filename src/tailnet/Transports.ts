@@ -3,6 +3,7 @@
  */
 import { Effect, Scope } from "effect"
 import * as Socket from "effect/socket/Socket"
+import { errorText } from "../logging/ErrorText.ts"
 import { makePair } from "./Connection.ts"
 import * as Protocol from "./Protocol.ts"
 import * as Session from "./Session.ts"
@@ -59,7 +60,7 @@ export const webSocket = Effect.fnUntraced(function*({ address, token }: WebSock
         return event === undefined ? [] : [event]
       })
     }).pipe(
-      Effect.catchTag("SocketError", (error) => Effect.fail(new DialFailed({ address, reason: error.message })))
+      Effect.catchTag("SocketError", (error) => Effect.fail(new DialFailed({ address, reason: errorText(error) })))
     )
   }
   return transport

@@ -1,14 +1,16 @@
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Data, Effect, Layer } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import { createServer, type Server as NodeServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import type * as Guard from "../../src/http/Guard.ts"
 import * as Server from "../../src/http/Server.ts"
 import { ExecutionFailed, Executor } from "../../src/provisioner/Executor.ts"
+import { JobStore } from "../../src/provisioner/JobStore.ts"
 import { Provisioner } from "../../src/provisioner/Provisioner.ts"
 import * as Outage from "../../src/testing/Outage.ts"
+import { collectLines } from "../support/replicas.ts"
 
 const executor = Executor.layerHandlers({
   command: (job, output) => {
@@ -28,6 +30,8 @@ const withService = (
     readonly outage?: ReadonlyArray<Outage.FaultInput>
     readonly guard?: Partial<Guard.Options>
     readonly slots?: number
+    /** What `get` of the store answers with. */
+    readonly get?: JobStore["Service"]["get"]
   } = {}
 ) =>
   Effect.gen(function*() {
@@ -41,6 +45,10 @@ const withService = (
         port: 0,
         gracefulShutdownTimeout: "100 millis"
       })),
+      Layer.provide(Layer.effect(
+        JobStore,
+        Effect.map(JobStore, (store) => ({ ...store, ...(options.get === undefined ? {} : { get: options.get }) }))
+      )),
       Layer.provide(Provisioner.layerMemory({
         outage: Outage.make(options.outage ?? []),
         worker: { slots: options.slots ?? 4, heartbeatEvery: "200 millis", shutdownDeadline: "100 millis" }
@@ -84,6 +92,18 @@ const ended = async (ask: (path: string) => Promise<Response>, id: string): Prom
 }
 
 describe("the API", () => {
+  it.live("names in the log what a request failed with, by its tag and fields if there is no message", () => {
+    const { layer, lines } = collectLines()
+    class BrokerGone extends Data.TaggedError("BrokerGone")<{ readonly broker: string }> {}
+    return Effect.andThen(
+      withService(async (ask) => {
+        const response = await ask("/api/v1/jobs/0b9f8a52-7a2e-7c31-9d8e-2f3b9c1d7e60")
+        assert.strictEqual(response.status, 500)
+      }, { get: () => Effect.die(new BrokerGone({ broker: "b1" })) }),
+      Effect.sync(() => assert.include(lines.map(({ text }) => text), "a request failed: BrokerGone (broker: b1)"))
+    ).pipe(Effect.provide(layer))
+  })
+
   it.live("takes a job, runs it, and shows it with its output", () =>
     withService(async (ask) => {
       const response = await ask(

@@ -37,7 +37,10 @@ const logging = (options: DedupLogger.Options = {}) => {
 const times = (count: number, effect: Effect.Effect<void>) =>
   Effect.forEach(Array.from({ length: count }), () => effect, { discard: true })
 
-class Lost extends Data.TaggedError("Lost")<{ readonly message: string }> {}
+class Lost extends Data.TaggedError("Lost")<{ readonly message: string; readonly cause?: unknown }> {}
+class Gone extends Data.TaggedError("Gone")<{ readonly broker: string; readonly cause?: unknown }> {}
+class Full extends Data.TaggedError("Full")<{ readonly broker: string }> {}
+class Secretive extends Data.TaggedError("Secretive")<{ readonly password: string; readonly place: string }> {}
 class Refused extends Data.TaggedError("Refused")<{ readonly message: string }> {}
 
 describe("DedupLogger", () => {
@@ -103,6 +106,20 @@ describe("DedupLogger", () => {
         Effect.logError("failed", Cause.interrupt(1)),
         Effect.suspend(here),
         Effect.suspend(there),
+        Effect.logError("failed", Cause.fail(new Gone({ broker: "east" }))),
+        Effect.logError("failed", Cause.fail(new Gone({ broker: "west" }))),
+        Effect.logError("failed", Cause.fail(new Full({ broker: "east" }))),
+        Effect.logError("failed", Cause.fail(new Gone({ broker: "east", cause: new Gone({ broker: "west" }) }))),
+        Effect.logError(
+          "failed",
+          Cause.fail(new Lost({ message: "z", cause: new Lost({ message: "x", cause: "y" }) }))
+        ),
+        Effect.logError(
+          "failed",
+          Cause.fail(new Lost({ message: "z", cause: new Lost({ message: "x", cause: "x" }) }))
+        ),
+        Effect.logError("failed", new Gone({ broker: "east" })),
+        Effect.logError("failed", new Gone({ broker: "west" })),
         Effect.logInfo("exit status 1"),
         Effect.logInfo("exit status 2")
       ]
@@ -197,7 +214,9 @@ describe("DedupLogger", () => {
         Effect.annotateLogs(Effect.logInfo("correlated"), { requestId: `token=${secret}` }),
         Effect.logError("cause", Cause.fail(new Error(`cannot reach redis://:${secret}@cache`))),
         Effect.logError("cause", Cause.die(new Error("outer", { cause: new Error(`pin=${secret}`) }))),
-        Effect.logInfo(`key sk_live_${secret}`)
+        Effect.logInfo(`key sk_live_${secret}`),
+        Effect.logError("failed", new Secretive({ password: secret, place: `redis://u:${secret}@cache` })),
+        Effect.logError("failed", Cause.fail(new Secretive({ password: secret, place: "here" })))
       ]
       yield* Effect.all([...records, ...records], { discard: true })
       yield* TestClock.adjust("10 seconds")
@@ -205,6 +224,7 @@ describe("DedupLogger", () => {
       assert.notInclude(JSON.stringify(written), secret)
       assert.include(written[0]?.text, "password=<redacted> rest")
       assert.include(written[4]?.text, "postgres://<redacted>@host/db is away")
+      assert.include(JSON.stringify(written), "Secretive (password: <redacted>, place: redis://<redacted>@cache)")
     }).pipe(Effect.provide(layer))
   })
 
@@ -272,6 +292,17 @@ describe("DedupLogger", () => {
         }
       }
       const long = "x".repeat(1_000_000)
+      const { proxy, revoke } = Proxy.revocable({}, {})
+      revoke()
+      const hostile = Object.defineProperty(new Error(), "message", {
+        get: () => {
+          throw new Error("trap")
+        }
+      })
+      yield* Effect.logInfo(hostile, Cause.fail(proxy), Cause.die(hostile)).pipe(
+        Effect.annotateLogs({ proxy, hostile }),
+        Effect.provide(Logger.layer([made.logger]))
+      )
       yield* Effect.logInfo(circle, trap, long, 10n, undefined, null).pipe(
         Effect.provide(Logger.layer([made.logger])),
         Effect.exit

@@ -3,6 +3,7 @@ import { Clock, Effect, Exit, Layer, Logger, Metric, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as DedupLogger from "../../src/logging/DedupLogger.ts"
 import { LogDisk } from "../../src/logging/file/LogDisk.ts"
+import { passAlways } from "../../src/logging/PassAlways.ts"
 import * as RotatingFile from "../../src/logging/RotatingFile.ts"
 import { makeFakeDisk } from "./file/FakeDisk.ts"
 
@@ -23,6 +24,69 @@ const setUp = Effect.fnUntraced(function*(options: Partial<RotatingFile.Options>
 })
 
 describe("RotatingFile", () => {
+  it.effect("says once that a file has two writers in this process, and nothing when the first has ended", () =>
+    Effect.gen(function*() {
+      const fake = makeFakeDisk(() => 0)
+      const told: Array<string> = []
+      const make = RotatingFile.make({ path, format }).pipe(
+        Effect.provideService(LogDisk, fake.disk),
+        Effect.provide(Logger.layer([Logger.make(({ message }) => void told.push(String(message)))]))
+      )
+      yield* Effect.scoped(make)
+      yield* Effect.scoped(make)
+      assert.deepStrictEqual(told, [])
+      yield* make
+      yield* make
+      yield* make
+      assert.lengthOf(told, 1)
+      assert.include(told[0], "the log file /log/shop.log is written by two RotatingFiles of this process")
+    }))
+
+  it.effect("has as many lines as the metrics say: the records that passed, and the summaries", () =>
+    Effect.gen(function*() {
+      const counted = Effect.gen(function*() {
+        const all = (yield* Metric.snapshot).filter(({ id }) => id.startsWith("lull_log"))
+        return (id: string, outcome?: string) => {
+          const found = all.find((metric) => metric.id === id && metric.attributes?.["outcome"] === outcome)
+          return found?.type === "Counter" ? Number(found.state.count) : Number.NaN
+        }
+      })
+      const fake = makeFakeDisk(() => 0)
+      const File = Logger.layer([RotatingFile.logger({ path, format })]).pipe(
+        Layer.provide(Layer.succeed(LogDisk, fake.disk))
+      )
+      // Two in a row count each record once.
+      const Logging = DedupLogger.layer().pipe(Layer.provide(DedupLogger.layer().pipe(Layer.provide(File))))
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(Logging, scope)
+      const before = yield* counted
+      const agree = Effect.fnUntraced(function*(lines: number) {
+        const now = yield* counted
+        const grown = (id: string, outcome?: string) => now(id, outcome) - before(id, outcome)
+        assert.strictEqual(fake.text(path)?.split("\n").length, lines + 1)
+        assert.strictEqual(grown("lull_log_records_total", "passed") + grown("lull_log_summaries_total"), lines)
+        assert.strictEqual(grown("lull_log_file_records_total", "written"), lines)
+        assert.strictEqual(grown("lull_log_records_total", "failed"), 0)
+        return grown
+      })
+      yield* Effect.gen(function*() {
+        yield* passAlways(Effect.logWarning("its own voice"))
+        yield* TestClock.adjust("1 second")
+        yield* agree(1)
+        yield* Effect.repeat(Effect.logInfo("again"), { times: 9 })
+        yield* Effect.logFatal("gone")
+        yield* TestClock.adjust("1 second")
+        yield* agree(3)
+        yield* TestClock.adjust("1 minute")
+        const grown = yield* agree(4)
+        assert.strictEqual(grown("lull_log_records_total", "held"), 9)
+        assert.strictEqual(grown("lull_log_records_total", "told"), 9)
+        yield* Effect.repeat(Effect.logInfo("at the end"), { times: 9 })
+      }).pipe(Effect.provide(context))
+      yield* Scope.close(scope, Exit.void)
+      yield* agree(6)
+    }))
+
   it.effect("errors are in the file at once, the rest 200 ms later", () =>
     Effect.gen(function*() {
       const { log, text } = yield* setUp()

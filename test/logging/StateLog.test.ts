@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Logger } from "effect"
+import { Cause, Data, Effect, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import * as StateLog from "../../src/logging/StateLog.ts"
 
@@ -28,6 +28,22 @@ describe("StateLog", () => {
         "Warn push is failing: refused 0",
         "Info push is well again after 3m 20s: 20 failures",
         "Warn push is failing: again"
+      ])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("names a failure without a message by its tag, its fields and its cause", () => {
+    const { layer, lines } = collected()
+    class BrokerGone extends Data.TaggedError("BrokerGone")<{ readonly broker: string; readonly cause?: unknown }> {}
+    return Effect.gen(function*() {
+      const mail = yield* StateLog.make("mail")
+      yield* mail.failing(Cause.fail(new BrokerGone({ broker: "b1", cause: new Error("reset") })))
+      yield* mail.ok
+      yield* mail.failing(Cause.empty)
+      assert.deepStrictEqual(lines, [
+        "Warn mail is failing: BrokerGone (broker: b1), caused by reset",
+        "Info mail is well again after 0: 1 failure",
+        "Warn mail is failing: no reason was given"
       ])
     }).pipe(Effect.provide(layer))
   })

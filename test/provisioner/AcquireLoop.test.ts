@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Random, SubscriptionRef } from "effect"
+import { Data, Duration, Effect, Random, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import { Notifications } from "../../src/database/Notifications.ts"
 import { type JobId, type JobStatus } from "../../src/provisioner/Job.ts"
@@ -290,20 +290,32 @@ describe("AcquireLoop", () => {
 
   it.effect("fails a job whose executor dies or returns what is no JSON, and goes on", () => {
     const { layer, lines } = collectLines()
+    class BrokerGone extends Data.TaggedError("BrokerGone")<{ readonly broker: string }> {}
     return Effect.gen(function*() {
       const { store } = yield* replica([], {
         execute: (job) =>
-          job.type === "dies" ? Effect.die(new Error("a bug")) : Effect.succeed(job.type === "odd" ? 10n : "fine")
+          job.type === "dies"
+            ? Effect.die(new Error("a bug"))
+            : job.type === "gone"
+            ? Effect.die(new BrokerGone({ broker: "b1" }))
+            : Effect.succeed(job.type === "odd" ? 10n : "fine")
       })
       yield* TestClock.adjust("1 second")
-      const jobs = yield* newJobs([{ type: "dies" }, { type: "odd" }, { type: "fine" }])
+      const jobs = yield* newJobs([{ type: "dies" }, { type: "odd" }, { type: "fine" }, { type: "gone" }])
       yield* store.submit(jobs)
       yield* TestClock.adjust("1 second")
       const ended = yield* Effect.forEach(jobs, ({ id }) => store.get(id))
-      assert.deepStrictEqual(ended.map((job) => job.status), ["failed", "failed", "succeeded"])
-      assert.match(ended[0]!.error!, /a bug/)
+      assert.deepStrictEqual(ended.map((job) => job.status), ["failed", "failed", "succeeded", "failed"])
+      assert.strictEqual(ended[0]!.error, "its executor died: a bug")
+      assert.strictEqual(ended[3]!.error, "its executor died: BrokerGone (broker: b1)")
       assert.match(ended[1]!.error!, /JSON/)
-      assert.strictEqual(lines.filter((line) => line.level === "Error").length, 1)
+      const errors = lines.filter((line) => line.level === "Error").map(({ text }) =>
+        text.replace(/job [\w-]+/, "job …")
+      )
+      assert.deepStrictEqual(errors.sort(), [
+        "the executor died of job …: BrokerGone (broker: b1)",
+        "the executor died of job …: a bug"
+      ])
     }).pipe(Effect.provide(World), Effect.provide(layer))
   })
 

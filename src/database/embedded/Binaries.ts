@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import { access, constants } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
+import { errorText } from "../../logging/ErrorText.ts"
 import { EmbeddedPostgresMissing } from "./Failures.ts"
 
 export interface Binaries {
@@ -16,7 +17,10 @@ export interface Binaries {
 export const resolve: Effect.Effect<Binaries, EmbeddedPostgresMissing> = Effect.suspend(() => {
   const platform = `${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`
   const missing = (error: unknown) =>
-    new EmbeddedPostgresMissing({ platform, detail: error instanceof Error ? firstLine(error.message) : String(error) })
+    new EmbeddedPostgresMissing({
+      platform,
+      detail: error instanceof Error ? firstLine(error.message) : errorText(error)
+    })
   if (process.platform === "win32") return Effect.fail(missing("Lull does not run PostgreSQL on Windows"))
   return Effect.tryPromise({
     try: async () => {

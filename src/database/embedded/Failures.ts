@@ -1,5 +1,6 @@
 /** What can keep the embedded PostgreSQL from running. Each message says what was wrong and what to do. */
 import { Data } from "effect"
+import { errorText } from "../../logging/ErrorText.ts"
 
 /** The optional package with the programs of PostgreSQL is not there. */
 export class EmbeddedPostgresMissing extends Data.TaggedError("EmbeddedPostgresMissing")<{
@@ -71,4 +72,4 @@ export type EmbeddedPostgresError =
   | EmbeddedPostgresFailed
 
 /** What an error says. */
-export const detail = (error: unknown): string => error instanceof Error ? error.message : String(error)
+export const detail = (error: unknown): string => errorText(error)

@@ -7,6 +7,7 @@
  * first. Once a second, and when something goes wrong, what is there is read anew, as others may have changed it.
  */
 import { basename, dirname, join } from "node:path"
+import { errorText } from "../ErrorText.ts"
 import { type Archive, naming, partialSuffix, periodOf } from "./Archives.ts"
 import type { LogDisk } from "./LogDisk.ts"
 
@@ -54,9 +55,7 @@ const isFull = (code: string) => code === "ENOSPC" || code === "EDQUOT"
 export const codeOf = (error: unknown): string =>
   typeof error === "object" && error !== null && "code" in error && typeof error.code === "string"
     ? error.code
-    : error instanceof Error
-    ? error.message
-    : String(error)
+    : errorText(error)
 
 /** The directory has no room beside the files of others. */
 export class QuotaTaken extends Error {
