@@ -22,7 +22,7 @@ import {
   topics
 } from "./JobStore.ts"
 
-interface Row extends Job {
+export interface Row extends Job {
   readonly token: number
   readonly leaseUntil: number
 }
