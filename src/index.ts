@@ -14,6 +14,7 @@ export {
 } from "./database/Availability.ts"
 export { InvalidDatabaseUrl } from "./database/ConnectionUrl.ts"
 export { Database, type DoorError, type Options as DatabaseOptions } from "./database/Database.ts"
+export type { Step as EmbeddedPostgresStep } from "./database/embedded/Failures.ts"
 export {
   AccountCannotReach,
   DataVersionMismatch,
@@ -24,7 +25,6 @@ export {
   EmbeddedPostgresMissing,
   type Options as EmbeddedPostgresOptions
 } from "./database/EmbeddedPostgres.ts"
-export type { Step as EmbeddedPostgresStep } from "./database/embedded/Failures.ts"
 export type { MemoryOptions, PostgresOptions, Services as FoundationServices } from "./database/Foundation.ts"
 export { Link, type ServerIdentity, type Work } from "./database/Link.ts"
 export { Listener } from "./database/Listener.ts"

@@ -107,7 +107,8 @@ const ownProperties = (checker: ts.TypeChecker, type: ts.Type) =>
   checker.getPropertiesOfType(type).filter(isOurs).map((property) => property.getName())
 
 const isOurs = (symbol: ts.Symbol) =>
-  symbol.declarations?.some((declaration) => declaration.getSourceFile().fileName.includes("/node_modules/lull/")) === true
+  symbol.declarations?.some((declaration) => declaration.getSourceFile().fileName.includes("/node_modules/lull/")) ===
+    true
 
 /** What can be spread. An error cannot: it has members of the platform and of Effect that have no name. */
 const isObject = (type: ts.Type): boolean =>
