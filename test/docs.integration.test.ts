@@ -56,11 +56,15 @@ describe("the examples of the pages", () => {
   const directory = mkdtempSync(join(tmpdir(), "lull-docs-"))
   const started: Array<Started> = []
   let database = ""
+  let databaseOfService = ""
   let service = ""
 
   beforeAll(async () => {
     const server = await Effect.runPromise(Scope.provide(PostgresServer.make(), scope))
-    database = server.url
+    // An application has a database of its own: the service of these tests would take its jobs.
+    await Effect.runPromise(server.execute("create database app"))
+    database = server.url.replace(/postgres$/, "app")
+    databaseOfService = server.url
     writeFileSync(join(directory, "lull"), `#!/bin/sh\nexec ${process.execPath} ${join(root, "src/main.ts")} "$@"\n`, {
       mode: 0o755
     })
@@ -71,7 +75,7 @@ describe("the examples of the pages", () => {
     keepRunning = startShell("exec lull serve", directory, {
       ...path(),
       LULL_LISTEN: `127.0.0.1:${port}`,
-      LULL_DATABASE_URL: database,
+      LULL_DATABASE_URL: databaseOfService,
       LULL_DATA_DIR: join(directory, "data"),
       LULL_LOG_FILE: "none"
     })
