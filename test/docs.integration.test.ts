@@ -32,8 +32,8 @@ import { until } from "./support/realDatabase.ts"
 const examples = pages.flatMap(examplesIn)
 const programs = examples.filter(({ language }) => language === "ts")
 
-/** Programs that go on until they are ended: each has a test of its own below. */
-const endless = ["docs/tailnet.md, ts 1"]
+/** Programs that go on until they are ended, or print what the page only describes: each has a test of its own below. */
+const apart = ["docs/tailnet.md, ts 1", "docs/tailnet.md, ts 2"]
 
 /** Lines of shell examples that are not run here, and why. */
 const notRunHere: Readonly<Record<string, string>> = {
@@ -126,7 +126,7 @@ describe("the examples of the pages", () => {
     assert.strictEqual(typeErrors(programs), "")
   }, 60_000)
 
-  for (const example of programs.filter(({ name }) => !endless.includes(name))) {
+  for (const example of programs.filter(({ name }) => !apart.includes(name))) {
     it(
       `${example.name} runs as printed${example.output === undefined ? "" : ", and prints what the page shows"}`,
       () => {
@@ -142,7 +142,7 @@ describe("the examples of the pages", () => {
     assert.include(readFileSync(join(directory, "shop-log/shop.log"), "utf8"), "\"message\":\"payment refused\"")
   })
 
-  it("the coordinator on memory of docs/tailnet.md: its peers learn of each other", () => {
+  it("docs/tailnet.md, ts 2 runs as printed, and its peers learn of each other", () => {
     const [, onMemory] = examplesOf("docs/tailnet.md", "ts")
     assert.include(runExample(onMemory?.code ?? ""), "alice knows how to reach bob")
   }, 60_000)

@@ -6,7 +6,9 @@ import { join } from "node:path"
 import { root } from "./documents.ts"
 
 export interface Manifest {
+  readonly dependencies?: Readonly<Record<string, string>>
   readonly peerDependencies: Readonly<Record<string, string>>
+  readonly peerDependenciesMeta: Readonly<Record<string, { readonly optional: boolean } | undefined>>
   readonly devDependencies: Readonly<Record<string, string>>
   readonly exports: Readonly<Record<string, unknown>>
 }
@@ -44,8 +46,15 @@ export interface Project {
   readonly remove: () => void
 }
 
-/** A project that has the package, and beside it only these dependencies. */
-export const project = ({ tarball }: Packed, dependencies: Readonly<Record<string, string>>): Project => {
+/**
+ * A project that has the package, and beside it only these dependencies. `isNewest`: the registry is asked for what is newest,
+ * whatever npm remembers of it.
+ */
+export const project = (
+  { tarball }: Packed,
+  dependencies: Readonly<Record<string, string>>,
+  options: { readonly isNewest?: boolean } = {}
+): Project => {
   const directory = mkdtempSync(join(tmpdir(), "lull-project-"))
   const write = (file: string, text: string) => writeFileSync(join(directory, file), text)
   const run = (program: string, ...parameters: ReadonlyArray<string>) => {
@@ -69,6 +78,6 @@ export const project = ({ tarball }: Packed, dependencies: Readonly<Record<strin
       )
     })
   )
-  run("npm", "install", "--no-audit", "--no-fund", "--prefer-offline")
+  run("npm", "install", "--no-audit", "--no-fund", options.isNewest === true ? "--prefer-online" : "--prefer-offline")
   return { directory, run, write, remove: () => rmSync(directory, { recursive: true, force: true }) }
 }
