@@ -100,6 +100,15 @@ describe("beside effect alone", () => {
     assert.include(readFileSync(join(app.directory, "file/app.log"), "utf8"), "kept")
   })
 
+  it("the command says which packages it needs", () => {
+    for (const parameters of [["--help"], ["filter"]]) {
+      assert.throws(
+        () => app.run(process.execPath, join(app.directory, "node_modules/.bin/lull"), ...parameters),
+        /\nThe command lull needs the package @effect\/platform-node, which is not installed: npm install .*\n$/
+      )
+    }
+  })
+
   it("exports only what it says", () => {
     assert.throws(
       () => app.run(process.execPath, "-e", "import('lull/database/Link.js')"),
