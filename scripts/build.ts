@@ -1,4 +1,7 @@
-/** `npm run build`: makes `dist/` anew, JavaScript with types and source maps. */
+/**
+ * `npm run build`: makes `dist/` from nothing, JavaScript with types. Source maps have their sources inside; those of the
+ * declarations point to `src`, which is in the package for that: compilers read no sources from inside of such maps.
+ */
 import { spawnSync } from "node:child_process"
 import { chmodSync, existsSync, rmSync } from "node:fs"
 import { fileURLToPath } from "node:url"

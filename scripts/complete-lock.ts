@@ -15,7 +15,7 @@ interface Entry {
 
 const lock = JSON.parse(readFileSync("package-lock.json", "utf8")) as { packages: Record<string, Entry | undefined> }
 
-const systems = ["android", "darwin", "freebsd", "linux", "openharmony", "win32", "aix", "sunos"]
+const systems = ["android", "darwin", "freebsd", "linux", "netbsd", "openbsd", "openharmony", "win32", "aix", "sunos"]
 const processors: Readonly<Record<string, string>> = { arm: "arm", gnueabihf: "arm", musleabihf: "arm", eabi: "arm" }
 
 /** `@scope/binding-linux-arm64-musl` says on which platform it runs. */

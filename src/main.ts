@@ -3,4 +3,17 @@
  * The `lull` command. A filter stands in front of another program and has to be there at once: it loads nothing of the
  * service, and is ready in a third of the time.
  */
-await (process.argv[2] === "filter" ? import("./cli/lullFilter.ts") : import("./cli/lull.ts"))
+await (process.argv[2] === "filter" ? import("./cli/lullFilter.ts") : import("./cli/lull.ts")).catch(
+  explainMissingPackage
+)
+
+/** The packages of the service are optional, as an application may want the rest without them. */
+function explainMissingPackage(error: unknown) {
+  const isMissing = error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND"
+  const name = isMissing ? /package '([^']+)'/.exec(error.message)?.[1] : undefined
+  if (name === undefined) throw error
+  process.stderr.write(
+    `The command lull needs the package ${name}, which is not installed: npm install @effect/platform-node @effect/sql-pg\n`
+  )
+  process.exitCode = 1
+}

@@ -37,7 +37,7 @@ import {
   type Worker
 } from "./JobStore.ts"
 
-interface Row extends Job {
+export interface Row extends Job {
   readonly token: number
   /** Not before this time, whoever asked for it: the submitter, or the delay of a retry. */
   readonly dueAt: number

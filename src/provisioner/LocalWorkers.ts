@@ -6,7 +6,7 @@ import { Context, Effect, Layer, type Scope } from "effect"
 import { covers, type JobRequest, type Lease } from "./Job.ts"
 import type { Worker } from "./JobStore.ts"
 
-interface LocalWorker {
+export interface LocalWorker {
   readonly worker: Worker
   readonly holds: (lease: Lease) => boolean
 }

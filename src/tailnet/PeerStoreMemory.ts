@@ -12,7 +12,7 @@ import type { Mapping, Tunnel } from "./CoordinatorState.ts"
 import type { PeerId } from "./Peer.ts"
 import { forgetAfterHours, notificationsOf, payloads, PeerStore, topics } from "./PeerStore.ts"
 
-interface Stored extends Mapping {
+export interface Stored extends Mapping {
   readonly updatedAt: number
 }
 

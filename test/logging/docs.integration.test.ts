@@ -1,58 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
-import { examplesOf, readPage, root, runExample as run } from "../support/documents.ts"
+import { examplesOf, root } from "../support/documents.ts"
 
-const page = readPage("docs/logging.md")
-const examples = examplesOf(page, "ts")
-
-const imports = `import { DedupLogger, StateLog } from "lull/logging"
-import { Effect, Layer, Logger, Schedule } from "effect"
-`
-
-describe("the examples of docs/logging.md", () => {
-  it("the first: two lines for four thousand", () => {
-    const lines = run(examples[0] ?? "")
-    assert.lengthOf(lines, 2)
-    assert.match(lines[0] ?? "", /level=WARN .*message="connect ECONNREFUSED 10\.0\.0\.1:5432"/)
-    assert.match(lines[1] ?? "", /repeated 4213 times over .*lull\.repeat\.count=4213/)
-  }, 60_000)
-
-  it("redaction", () => {
-    const lines = run(`${imports}
-const Logging = ${examples[1]?.trim()}.pipe(Layer.provide(Logger.layer([Logger.consoleLogFmt])))
-Effect.runPromise(Effect.provide(Effect.log("pin=1234 sk_live_abc"), Logging))`)
-    assert.include(lines[0], "pin=<redacted> <redacted>")
-  }, 60_000)
-
-  it("changes of state", () => {
-    const lines = run(`${imports}
-let n = 0
-const send = Effect.suspend(() => n++ < 3 ? Effect.fail(new Error("refused")) : Effect.void)
-const program = Effect.gen(function*() {
-${examples[2]?.replace("Schedule.spaced(\"10 seconds\")", "{ schedule: Schedule.spaced(\"10 millis\"), times: 5 }")}
-})
-Effect.runPromise(Effect.provide(program, DedupLogger.layer().pipe(Layer.provide(Logger.layer([Logger.consoleLogFmt])))))`)
-    assert.lengthOf(lines, 2)
-    assert.include(lines[0], "metrics push is failing: refused")
-    assert.match(lines[1] ?? "", /well again after .*: 3 failures/)
-  }, 60_000)
-
-  it("a log file", () => {
-    const directory = mkdtempSync(join(tmpdir(), "lull-docs-"))
-    try {
-      run((examples[3] ?? "").replace("shop-log/shop.log", join(directory, "shop.log")))
-      assert.include(readFileSync(join(directory, "shop.log"), "utf8"), "\"message\":\"payment refused\"")
-    } finally {
-      rmSync(directory, { recursive: true })
-    }
-  }, 60_000)
-})
-
-const shell = examplesOf(page, "sh")
+const shell = examplesOf("docs/logging.md", "sh").map(({ code }) => code)
 
 describe("the shell examples of docs/logging.md", () => {
   const directory = mkdtempSync(join(tmpdir(), "lull-docs-"))
@@ -85,7 +39,7 @@ describe("the shell examples of docs/logging.md", () => {
 
   it("a systemd unit: the status is the program's", () => {
     const [, options = "", command = ""] =
-      /^ExecStart=\/bin\/bash (.*) -c '(.*)'$/m.exec(examplesOf(page, "ini")[0] ?? "") ?? []
+      /^ExecStart=\/bin\/bash (.*) -c '(.*)'$/m.exec(examplesOf("docs/logging.md", "ini")[0]?.code ?? "") ?? []
     const { status, stdout } = sh(command.replaceAll("/usr/bin/program", "program"), ...options.split(" "))
     isFiltered(stdout)
     assert.strictEqual(status, 3)

@@ -13,7 +13,6 @@ import * as Cluster from "../../src/database/embedded/Cluster.ts"
 import type { PeerUpdate } from "../../src/tailnet/Peer.ts"
 import * as TailnetLoop from "../../src/tailnet/TailnetLoop.ts"
 import * as Transports from "../../src/tailnet/Transports.ts"
-import { examplesOf, readPage, runExample, startExample } from "../support/documents.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
 import { until } from "../support/realDatabase.ts"
 import { node, uuid } from "../support/TailnetWorld.ts"
@@ -377,21 +376,6 @@ describe("the tailnet of several replicas", () => {
         fetch(`${one.address}/api/v1/jobs`, { headers: { authorization: `Bearer ${peerToken}` } })
       )
       assert.strictEqual(status, 401)
-    }).pipe(withSockets)
-  )
-
-  test(
-    "the examples of the page",
-    Effect.gen(function*() {
-      const [ofService = "", ofMemory = ""] = examplesOf(readPage("docs/tailnet.md"), "ts")
-      const one = yield* serve()
-      const example = startExample(
-        ofService.replace("http://127.0.0.1:7070", one.address).replace(/(?<=tunnels: \[")[^"]+/, uuid(81))
-      )
-      children.push(example.child)
-      const other = yield* peer(81, [one.address])
-      yield* until(() => example.output().includes(`node ${other.id}`))
-      assert.include(runExample(ofMemory).join("\n"), "alice knows how to reach bob")
     }).pipe(withSockets)
   )
 
