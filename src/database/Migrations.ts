@@ -259,6 +259,8 @@ const migrate = Effect.fnUntraced(function*(
       Effect.forever
     )
   return yield* migrating.withTransaction(Effect.gen(function*() {
+    // Whatever the role's default is: what is read under the lock has to be what the last one under it has committed.
+    yield* migrating`set transaction isolation level read committed`
     const [session] = yield* migrating<{ readonly pid: number }>`select pg_backend_pid() as pid,
       set_config('lock_timeout', ${lockTimeout}, true), set_config('search_path', 'pg_catalog', true)`
     const watcher = yield* Effect.forkChild(watch(session!.pid))
