@@ -162,7 +162,7 @@ const inspect = (migrations: ReadonlyArray<Migration>) =>
     ({ decision }) => decision._tag === "Refused" ? Effect.fail(decision.error) : Effect.succeed(decision)
   )
 
-/** Who holds what this session waits for: not those who wait as well, but those behind whom all of them do. */
+/** Who holds what this session waits for. Sessions that wait themselves are left out: the one at the head of the queue counts. */
 const findBlockers = (pid: number) =>
   Effect.flatMap(PgClient, (sql) =>
     Effect.map(

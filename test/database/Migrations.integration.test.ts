@@ -342,7 +342,7 @@ describe("Migrations that somebody is in the way of", () => {
   )
 
   test(
-    "name the one behind whom all of them wait",
+    "name the session at the head of the queue, not another that waits",
     Effect.gen(function*() {
       const here = yield* database
       yield* here.migrate()
