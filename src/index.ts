@@ -28,6 +28,7 @@ export {
 export type { MemoryOptions, PostgresOptions, Services as FoundationServices } from "./database/Foundation.ts"
 export { Link, type ServerIdentity, type Work } from "./database/Link.ts"
 export { Listener } from "./database/Listener.ts"
+export { MigrationFailed, SchemaBlocked, type SchemaError } from "./database/Migrations.ts"
 export { type Event as NotificationEvent, Notifications } from "./database/Notifications.ts"
 export type { Options as LinkOptions } from "./database/PostgresLink.ts"
 export { Replica } from "./database/Replica.ts"
@@ -66,11 +67,11 @@ export {
 export {
   type Acquired,
   type AcquireOptions,
-  type KnownLease,
   IdempotencyConflict,
   JobEnded,
   JobNotFound,
   JobStore,
+  type KnownLease,
   type LeaseStatus,
   type ListOptions,
   type NewJob,

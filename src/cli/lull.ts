@@ -10,6 +10,7 @@ import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import { describeSettings } from "../Settings.ts"
 import { filter } from "./filter.ts"
 import { job } from "./job.ts"
+import { migrate } from "./migrate.ts"
 import { peer } from "./peer.ts"
 import { run, version } from "./run.ts"
 import { explain, serve as runService } from "./serve.ts"
@@ -48,7 +49,7 @@ const watchSignals = () => {
 
 const lull = Command.make("lull").pipe(
   Command.withDescription("Jobs on PostgreSQL that survive its outages: quiet, lossless, quick to return"),
-  Command.withSubcommands([serve, job, peer, filter])
+  Command.withSubcommands([serve, job, peer, migrate, filter])
 )
 
 const Services = Layer.mergeAll(NodeServices.layer, FetchHttpClient.layer, SecureRandom.layerWebCrypto)

@@ -9,7 +9,6 @@
 import { make as makePool, makeClient, PgClient } from "@effect/sql-pg/PgClient"
 import { Cause, Clock, Context, Duration, Effect, Exit, Layer, Redacted, Scope } from "effect"
 import { layer as reactivityLayer, Reactivity } from "effect/reactivity/Reactivity"
-import { SqlClient } from "effect/sql/SqlClient"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { type Host, type Hosts, type InvalidDatabaseUrl, parse } from "./ConnectionUrl.ts"
 import { type Connector, make as makeConnector } from "./Connector.ts"
@@ -43,8 +42,11 @@ const connectionLifetime = Duration.minutes(5)
 /** Of a pool to a server that comes and goes. */
 const carefulConnections = 2
 
-/** Migrations may rewrite tables, and wait for those of another replica. */
+/** Migrations may rewrite tables. */
 const migrationDeadline = Duration.minutes(1)
+
+/** The same, for somebody who asked for it and waits. */
+const commandDeadline = Duration.hours(1)
 
 interface Connections {
   readonly client: PgClient
@@ -111,19 +113,24 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   /** Each start of a process leaves a row; whoever was not heard of for a day is no replica any more. */
   const forgetReplicas = (client: PgClient) => client`delete from lull.replica where beat_at < now() - interval '1 day'`
 
-  const migrate = Effect.fnUntraced(function*(host: Host) {
-    const connections = yield* openSingle(host, migrationDeadline)
-    yield* Migrations.run.pipe(
-      Effect.provideService(PgClient, connections.client),
-      Effect.provideService(SqlClient, connections.client),
-      Effect.ensuring(close(connections, new Error("migrated")))
-    )
+  const schema = Migrations.make()
+
+  /** A connection of its own for what changes tables, as it may take longer. */
+  const connectionsOfSchema = (host: Host, client: PgClient, migrateWithin: Duration.Duration) => ({
+    client,
+    open: Effect.map(
+      Effect.acquireRelease(
+        openSingle(host, migrateWithin),
+        (connections) => close(connections, new Error("the schema has been looked at"))
+      ),
+      (connections) => connections.client
+    ),
+    askWithin: probeDeadline,
+    migrateWithin
   })
 
   let heartbeat: Heartbeat | undefined
   let pool: Connections | undefined
-  /** The server whose schema is known to be up to date. */
-  let migrated: string | undefined
   let target: Host = hosts[0]
 
   const dropHeartbeat = (cause: Error) =>
@@ -154,11 +161,8 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     const connections = yield* within(openSingle(host, probeDeadline), probeDeadline)
     return yield* Effect.gen(function*() {
       const identity = yield* within(readIdentity(connections.client), probeDeadline)
-      const server = identity?.systemIdentifier ?? host.url
-      const write = within(beat(connections.client), probeDeadline)
-      const setUp = Effect.andThen(within(migrate(host), migrationDeadline), write)
-      yield* migrated === server ? Effect.catchIf(write, isSchemaMissing, () => setUp) : setUp
-      migrated = server
+      yield* schema.ensure(connectionsOfSchema(host, connections.client, migrationDeadline))
+      yield* within(beat(connections.client), probeDeadline)
       yield* within(forgetReplicas(connections.client), probeDeadline)
       return { ...connections, host, identity, openedAt: yield* Clock.currentTimeMillis }
     }).pipe(Effect.onError(() => close(connections, new Error("the probe failed"))))
@@ -186,7 +190,10 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const kept = heartbeat
       if (fresh || kept === undefined || now - kept.openedAt > Duration.toMillis(connectionLifetime)) return probeHosts
-      return Effect.as(within(beat(kept.client), probeDeadline), kept.identity)
+      return Effect.as(
+        within(Effect.andThen(schema.check(kept.client), beat(kept.client)), probeDeadline),
+        kept.identity
+      )
     })
 
   yield* Effect.addFinalizer(() => {
@@ -224,10 +231,23 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
       ),
     sever: (cause) => Effect.andThen(dropPool(cause), dropHeartbeat(cause))
   })
-  return Context.make(Link, link).pipe(Context.add(Listener, Listener.of({ listen })))
+  const migrator = Migrations.migrateHosts(hosts, (host) =>
+    Effect.map(
+      Effect.acquireRelease(
+        within(openSingle(host, probeDeadline), probeDeadline),
+        (connections) => close(connections, new Error("the schema has been looked at"))
+      ),
+      ({ client }) => connectionsOfSchema(host, client, commandDeadline)
+    ))
+  return Context.make(Link, link).pipe(
+    Context.add(Listener, Listener.of({ listen })),
+    Context.add(Migrations.Migrator, migrator)
+  )
 })
 
-export const layer = (options: Options): Layer.Layer<Link | Listener, InvalidDatabaseUrl, Replica> =>
+export const layer = (
+  options: Options
+): Layer.Layer<Link | Listener | Migrations.Migrator, InvalidDatabaseUrl, Replica> =>
   Layer.effectContext(Effect.gen(function*() {
     const hosts = yield* Effect.fromResult(parse(Redacted.value(options.url)))
     const listenHosts = options.listenUrl === undefined
@@ -259,8 +279,6 @@ const readIdentity = (client: PgClient) =>
     }),
     Effect.catchIf((error) => classify(error) === undefined, () => Effect.undefined)
   )
-
-const isSchemaMissing = (error: unknown) => classify(error)?.reason === "SchemaMissing"
 
 /**
  * Of several hosts' answers the one that tells the operator most: a standby that says "read-only" tells more than a dead

@@ -133,6 +133,15 @@ export const socketCodes: Readonly<Record<string, Reason>> = {
   EPROTO: "Misconfigured"
 }
 
+/** Codes of what is wrong with Lull's own tables (`Migrations`). All but the last wait for somebody to act. */
+export const schemaCodes: Readonly<Record<string, Reason>> = {
+  ERR_LULL_SCHEMA_TOO_NEW: "Misconfigured",
+  ERR_LULL_SCHEMA_DAMAGED: "Misconfigured",
+  ERR_LULL_SCHEMA_FORBIDDEN: "Misconfigured",
+  ERR_LULL_MIGRATION_FAILED: "Misconfigured",
+  ERR_LULL_SCHEMA_BLOCKED: "Refusing"
+}
+
 /** Failures of the driver that carry no code, by their text. */
 const driverTexts: ReadonlyArray<readonly [text: RegExp, reason: Reason]> = [
   [/does not support TLS|refused TLS|SSLRequest/i, "Misconfigured"],
@@ -163,7 +172,8 @@ export const describe = (error: unknown): { readonly code: string | undefined; r
 export const classify = (error: unknown): Classified | undefined => {
   const { code, detail } = describe(error)
   if (code !== undefined) {
-    const reason = socketCodes[code] ?? sqlStates[code] ?? sqlStates[code.slice(0, 3)] ?? sqlStates[code.slice(0, 2)]
+    const reason = socketCodes[code] ?? schemaCodes[code] ?? sqlStates[code] ?? sqlStates[code.slice(0, 3)] ??
+      sqlStates[code.slice(0, 2)]
     if (reason !== undefined) return { reason, code, detail }
     if (/^ERR_(TLS|SSL)_|^CERT_/.test(code)) return { reason: "Misconfigured", code, detail }
   }

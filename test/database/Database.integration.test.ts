@@ -294,7 +294,6 @@ describe("Unavailable, by a real server", () => {
       const opened = yield* open({ url: server.url, availability: { beatEvery: "100 millis" } })
       yield* untilAvailable(opened)
       yield* server.execute("drop schema lull cascade")
-      yield* server.execute("drop table lull_migrations")
       yield* Effect.eventually(Effect.andThen(Effect.sleep("50 millis"), opened.query("select * from lull.job")))
     })
   )

@@ -11,6 +11,8 @@ import {
   UnknownError
 } from "effect/sql/SqlError"
 import { NoAnswer } from "../../src/database/Deadline.ts"
+import { MigrationFailed, SchemaBlocked } from "../../src/database/Migrations.ts"
+import { SchemaDamaged, SchemaForbidden, SchemaTooNew } from "../../src/database/SchemaState.ts"
 import * as Unavailable from "../../src/database/Unavailable.ts"
 
 const failure = (code: string | undefined, message = "…") =>
@@ -73,6 +75,18 @@ describe("Unavailable", () => {
 
   it("takes a deadline that passed for a hang", () => {
     assert.strictEqual(Unavailable.classify(new NoAnswer({ within: Duration.seconds(5) }))?.reason, "Hung")
+  })
+
+  it("knows what is wrong with Lull's own tables, whatever the server said to it", () => {
+    const cause = new SqlError({ reason: unknown("42P07", "already exists") })
+    const reasons = [
+      new SchemaTooNew({ schema: 3, known: 2 }),
+      new SchemaDamaged({ problem: "…" }),
+      new SchemaForbidden({ role: "app", problem: "…" }),
+      new MigrationFailed({ migration: "…", sqlState: "42P07", detail: "already exists", cause }),
+      new SchemaBlocked({ from: 1, to: 2, blockers: "…" })
+    ].map((error) => Unavailable.classify(error)?.reason)
+    assert.deepStrictEqual(reasons, ["Misconfigured", "Misconfigured", "Misconfigured", "Misconfigured", "Refusing"])
   })
 
   it("passes on the server's own words, not the driver's", () => {

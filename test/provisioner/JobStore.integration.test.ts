@@ -1,7 +1,7 @@
 import * as PostgresClient from "@effect/sql-pg/PgClient"
 import { PgClient } from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
+import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
 import { afterAll, beforeAll } from "vitest"
@@ -77,17 +77,18 @@ describe("JobStorePostgres", () => {
   test(
     "does not wait for a job on which somebody holds a lock, where it is told so, and says of its lease that it is locked",
     Effect.gen(function*() {
-      const { acquire, query, store } = yield* opened
+      const { acquire, store } = yield* opened
       yield* store.submit(yield* newJobs([{}, {}, {}]))
       const { jobs } = yield* acquire(3)
       const other = yield* PostgresClient.make({ url: Redacted.make(url), maxConnections: 1 })
+      const isLocked = yield* Deferred.make<void>()
       const held = yield* Effect.forkChild(other.withTransaction(
-        Effect.andThen(other`select id from lull.job where id = ${jobs[1]!.job} for update`, Effect.sleep("2 seconds"))
+        other`select id from lull.job where id = ${jobs[1]!.job} for update`.pipe(
+          Effect.andThen(Deferred.succeed(isLocked, undefined)),
+          Effect.andThen(Effect.sleep("2 seconds"))
+        )
       ))
-      yield* Effect.repeat(
-        query("select 1 from pg_locks where relation = 'lull.job'::regclass and mode = 'RowShareLock'"),
-        { until: (rows) => rows.length > 0 }
-      )
+      yield* Deferred.await(isLocked)
       const ids = jobs.map(({ job }) => job)
       assert.deepStrictEqual(
         (yield* store.leases(ids)).filter(({ isLocked }) => isLocked).map(({ job }) => job),

@@ -1,0 +1,70 @@
+/**
+ * `lull migrate`: brings the tables up to date with a role that may, so that the service runs with one that may not. See
+ * docs/schema.md.
+ */
+import { Console, Data, Duration, Effect, Layer, Option, Schedule } from "effect"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import { Migrator, type Report, SchemaBlocked } from "../database/Migrations.ts"
+import * as PostgresLink from "../database/PostgresLink.ts"
+import { Replica } from "../database/Replica.ts"
+import { grantsTo } from "../database/SchemaState.ts"
+import { fromConfig } from "../Settings.ts"
+
+export class NoDatabaseToMigrate extends Data.TaggedError("NoDatabaseToMigrate")<{}> {
+  override get message() {
+    return "LULL_DATABASE_URL is not set: it should name the database and the role that may change its schema; " +
+      "the embedded database is brought up to date by lull serve"
+  }
+}
+
+const grantTo = Flag.String("grant-to").pipe(
+  Flag.withDescription("A role that gets the rights the service needs, and no others"),
+  Flag.optional
+)
+
+const patience = Flag.Int("wait").pipe(
+  Flag.withDescription("How many seconds to wait for sessions that hold locks"),
+  Flag.withDefault(60)
+)
+
+const describe = ({ applied, from, to }: Report): string =>
+  applied.length === 0
+    ? `the schema of the database is ${to}: there is nothing to do`
+    : `the schema of the database was brought from ${from} to ${to}: ${
+      applied.map(({ id, name }) => `${id} ${name}`).join(", ")
+    }`
+
+/** Says once who is in the way, and tries again until `seconds` have passed. */
+const insist = <A, E, R>(attempt: Effect.Effect<A, E, R>, seconds: number): Effect.Effect<A, E, R> => {
+  let said = ""
+  return attempt.pipe(
+    Effect.tapError((error) => {
+      if (!(error instanceof SchemaBlocked) || error.message === said) return Effect.void
+      said = error.message
+      return Console.error(said)
+    }),
+    Effect.retry({
+      schedule: Schedule.spaced("500 millis").pipe(Schedule.upTo({ duration: Duration.seconds(seconds) })),
+      while: (error) => error instanceof SchemaBlocked
+    })
+  )
+}
+
+export const migrate = Command.make("migrate", { grantTo, patience }, (flags) =>
+  Effect.gen(function*() {
+    const settings = yield* fromConfig
+    if (settings.databaseUrl === undefined) return yield* new NoDatabaseToMigrate()
+    const link = PostgresLink.layer({ url: settings.databaseUrl, prepare: settings.databasePrepare })
+    yield* Effect.gen(function*() {
+      const migrator = yield* Migrator
+      const role = Option.getOrUndefined(flags.grantTo)
+      yield* Console.log(describe(yield* insist(migrator.migrate(role), flags.patience)))
+      if (role !== undefined) yield* Console.log(grantsTo(role).map((grant) => `${grant};`).join("\n"))
+    }).pipe(Effect.provide(link.pipe(Layer.provide(Replica.layer))))
+  })).pipe(
+    Command.withDescription(
+      "Bring the tables in LULL_DATABASE_URL up to date, with a role that may, and let another role use them"
+    ),
+    Command.withShortDescription("Bring the database up to date")
+  )
