@@ -149,7 +149,9 @@ const databaseUrl = Effect.fnUntraced(function*(settings: Settings) {
   // Only here: an installation with a database of its own need not have the package.
   const { EmbeddedPostgres } = yield* Effect.promise(() => import("../database/EmbeddedPostgres.ts"))
   const services = yield* Layer.build(EmbeddedPostgres.layer({ directory: settings.dataDirectory }))
-  return Context.get(services, EmbeddedPostgres).url
+  const { url } = Context.get(services, EmbeddedPostgres)
+  yield* Effect.logInfo(`the embedded PostgreSQL runs: ${describeDatabase(Redacted.value(url))}`)
+  return url
 })
 
 const storesLayer = (settings: Settings, url: Redacted.Redacted<string>) =>
