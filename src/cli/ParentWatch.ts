@@ -16,9 +16,11 @@ export interface Ancestor {
 
 const isRunner = ({ command }: Ancestor) => /(^|[\s/])(npm|npx|pnpm|yarn|bun)(-cli)?(\.c?js)?(\s|$)/.test(command)
 
-/** A shell that runs one command and waits for it. In the background, or without a terminal's signals, it is meant to stay. */
-const isBetween = ({ command }: Ancestor) =>
-  /^(\S*\/)?(da|ba|z|k|a)?sh -c /.test(command) && !/[&;|\n]|\b(nohup|setsid|disown)\b/.test(command)
+/** One command, which is waited for. In the background, or without a terminal's signals, it is meant to stay. */
+const isPlain = (script: string) => !/[&;|\n]|\b(nohup|setsid|disown)\b/.test(script)
+
+/** A shell that runs one command and waits for it. */
+const isBetween = ({ command }: Ancestor) => /^(\S*\/)?(da|ba|z|k|a)?sh -c /.test(command) && isPlain(command)
 
 /** Whose end is ours, of the processes above, nearest first. */
 export const watched = (ancestors: ReadonlyArray<Ancestor>): ReadonlyArray<Ancestor> => {
@@ -26,6 +28,17 @@ export const watched = (ancestors: ReadonlyArray<Ancestor>): ReadonlyArray<Ances
   if (parent === undefined) return []
   if (isRunner(parent) && !isBetween(parent)) return [parent]
   return isBetween(parent) && above !== undefined && isRunner(above) ? [parent, above] : []
+}
+
+/** Who becomes the parent of a process whose own has gone. */
+const isAdoptive = ({ command, pid }: Ancestor) =>
+  pid === 1 || /^(\S*\/)?(systemd|init|tini|dumb-init|containerd-shim\S*)(\s|$)/.test(command)
+
+/** Whether npm has gone before anybody looked: nobody else waits for us, although its script is nothing but us. */
+export const isAbandoned = (script: string, program: string, [parent]: ReadonlyArray<Ancestor>): boolean => {
+  const name = program.slice(program.lastIndexOf("/") + 1)
+  const isOurs = isPlain(script) && script.split(/[\s/]+/).includes(name)
+  return isOurs && (parent === undefined || isAdoptive(parent) && watched([parent]).length === 0)
 }
 
 interface Process extends Ancestor {
@@ -74,6 +87,9 @@ const lookEvery = 500
 
 /** Calls back once, with what has gone. */
 export const watch = (onGone: (what: string) => void): void => {
+  if (isByNpm && isAbandoned(process.env["npm_lifecycle_script"] ?? "", process.argv[1] ?? "", processesAtStart)) {
+    return onGone("its parent has gone")
+  }
   const parents = processesAtStart.filter((each) => watched(processesAtStart).includes(each))
   if (parents.length === 0) return
   const hadTerminal = isatty(2)
