@@ -43,7 +43,9 @@ describe("the watch for npm", () => {
     const script = "exec node --max-semi-space-size=2 src/main.ts serve"
     assert.isTrue(isAbandoned(script, "/project/src/main.ts", init))
     assert.isTrue(isAbandoned(script, "/project/src/main.ts", []))
-    assert.isTrue(isAbandoned("lull serve", "/project/node_modules/.bin/lull", ancestors("/lib/systemd/systemd --user")))
+    assert.isTrue(
+      isAbandoned("lull serve", "/project/node_modules/.bin/lull", ancestors("/lib/systemd/systemd --user"))
+    )
     assert.isFalse(isAbandoned(script, "/project/src/main.ts", [{ pid: 1, command: "npm start" }]))
     assert.isFalse(isAbandoned(script, "/project/src/main.ts", ancestors("npm start")))
     assert.isFalse(isAbandoned("nohup lull serve &", "/project/node_modules/.bin/lull", init))

@@ -49,8 +49,7 @@ export const until = async (isSo: () => boolean | Promise<boolean>) => {
   while (!(await isSo())) await pause(30)
 }
 
-export const isReady = async (address: string) =>
-  (await fetch(`${address}/readyz`).catch(() => undefined))?.ok === true
+export const isReady = async (address: string) => (await fetch(`${address}/readyz`).catch(() => undefined))?.ok === true
 
 export const untilReady = (address: string) => until(() => isReady(address))
 
