@@ -263,10 +263,30 @@ export const describeSettings = (): string => {
   )
 }
 
+/** An empty secret is one that went missing on the way here. Without it the service would be open, or on another database. */
+export const emptySecret = (name: string) => `${name} is set, and empty: give it its value, or do not set it at all`
+
+/**
+ * What Kubernetes sets in every container beside a service named `lull`, or `lull-` and more, and Docker for a link of such a
+ * name. `LULL_PORT` is one of them, as `tcp://10.0.0.1:7070`.
+ */
+const injected = [
+  /^LULL(_\w+)?_SERVICE_(HOST|PORT(_\w+)?)$/,
+  /^LULL(_\w+)?_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR|START|END|PORT_START|PORT_END))?$/,
+  /^LULL_(PORT|NAME|ENV_\w+)$/
+]
+
+/** Names of services that are linked under a name of their own: `LULL_DB` for `LULL_DB_PORT_5432_TCP`. */
+const linkedAs = (name: string) => /^(LULL_\w+?)_(?:SERVICE_HOST|PORT_\d+_(?:TCP|UDP|SCTP))$/.exec(name)?.[1]
+
 /** Of the names in an environment those that look like settings, and are none: misspelt, or of another version. */
 export const unknownSettings = (names: ReadonlyArray<string>): ReadonlyArray<string> => {
   const known = new Set<string>([...Object.values(table).map(({ name }) => name), clientAddress])
-  return names.filter((name) => name.startsWith("LULL_") && !known.has(name))
+  const links = names.flatMap((name) => linkedAs(name) ?? [])
+  const isInjected = (name: string) =>
+    injected.some((pattern) => pattern.test(name)) ||
+    links.some((link) => name === `${link}_PORT` || name === `${link}_NAME` || name.startsWith(`${link}_ENV_`))
+  return names.filter((name) => name.startsWith("LULL_") && !known.has(name) && !isInjected(name))
 }
 
 /** Where `lull job` finds the service. Set for both, as often as not. */
@@ -281,8 +301,13 @@ export const read = (lookUp: (name: string) => string | undefined): Result.Resul
   const problems: Array<string> = []
   const one = <A>({ isSecret, name, read: readOne }: Row<A>): A | undefined => {
     const text = lookUp(name)
+    const isEmpty = text !== undefined && text.trim() === ""
+    if (isSecret === true && isEmpty) {
+      problems.push(emptySecret(name))
+      return undefined
+    }
     // An empty variable is one that is not set: there is no other way to unset one in many places.
-    const result = readOne(text === "" ? undefined : text)
+    const result = readOne(isEmpty ? undefined : text)
     if (Result.isSuccess(result)) return result.success
     problems.push(
       `${name}${isSecret === true ? "" : `=${JSON.stringify(text)}`} is wrong: it should be ${result.failure}`

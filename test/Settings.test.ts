@@ -60,6 +60,52 @@ describe("Settings", () => {
     assert.deepStrictEqual(Settings.unknownSettings(names), ["LULL_LISTEN_URL"])
   })
 
+  it("that Kubernetes or Docker set for a service named lull are not taken for misspelt ones", () => {
+    const injected = [
+      "LULL_SERVICE_HOST",
+      "LULL_SERVICE_PORT",
+      "LULL_SERVICE_PORT_HTTP",
+      "LULL_PORT",
+      "LULL_PORT_7070_TCP",
+      "LULL_PORT_7070_TCP_PROTO",
+      "LULL_PORT_7070_TCP_PORT",
+      "LULL_PORT_7070_TCP_ADDR",
+      "LULL_PORT_7070_UDP",
+      "LULL_PORT_7070_TCP_START",
+      "LULL_NAME",
+      "LULL_ENV_NODE_VERSION",
+      "LULL_POSTGRESQL_SERVICE_HOST",
+      "LULL_POSTGRESQL_SERVICE_PORT_TCP_POSTGRESQL",
+      "LULL_POSTGRESQL_PORT",
+      "LULL_POSTGRESQL_PORT_5432_TCP_ADDR",
+      "LULL_DB_PORT_5432_TCP",
+      "LULL_DB_NAME",
+      "LULL_DB_ENV_POSTGRES_PASSWORD"
+    ]
+    assert.deepStrictEqual(Settings.unknownSettings(injected), [])
+    const misspelt = ["LULL_HOST", "LULL_LISTEN_PORT", "LULL_WORKER_NAME", "LULL_SERVICE"]
+    assert.deepStrictEqual(Settings.unknownSettings([...injected, ...misspelt]), misspelt)
+  })
+
+  it("that are secret are never empty, as an empty one is one that is missing", () => {
+    for (const name of ["LULL_DATABASE_URL", "LULL_DATABASE_LISTEN_URL", "LULL_TOKEN", "LULL_PEER_TOKEN"]) {
+      for (const text of ["", " ", "\t", "\n"]) {
+        const result = read({ [name]: text })
+        assert.deepStrictEqual(Result.isFailure(result) && result.failure.problems, [
+          `${name} is set, and empty: give it its value, or do not set it at all`
+        ])
+      }
+    }
+    const others = {
+      LULL_LISTEN: "",
+      LULL_WORKER_TAGS: " ",
+      LULL_WORKER_SLOTS: "",
+      LULL_LOG_FILE: "",
+      LULL_DATA_DIR: " "
+    }
+    assert.deepStrictEqual(read(others), read({}))
+  })
+
   it("let nobody listen off the loopback without a token", () => {
     assert.isTrue(Result.isFailure(read({ LULL_LISTEN: "0.0.0.0:7070" })))
     assert.isTrue(Result.isSuccess(read({ LULL_LISTEN: "0.0.0.0:7070", LULL_TOKEN: "0123456789abcdef" })))

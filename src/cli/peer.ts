@@ -5,11 +5,12 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import { createHash, generateKeyPairSync } from "node:crypto"
 import { networkInterfaces } from "node:os"
-import { clientAddress } from "../Settings.ts"
+import { clientAddress, emptySecret } from "../Settings.ts"
 import { type Node, PeerId, type PeerUpdate } from "../tailnet/Peer.ts"
 import * as TailnetLoop from "../tailnet/TailnetLoop.ts"
 import * as Transports from "../tailnet/Transports.ts"
-import { CommandFailed } from "./Client.ts"
+import { CommandFailed, statuses } from "./Client.ts"
+import { Interruption } from "./Interruption.ts"
 
 /** A name leads to the same id everywhere: as a UUID of version 8, whose bits are the application's. */
 export const peerIdOf = (nameOrId: string): PeerId => {
@@ -55,10 +56,33 @@ const describe = (update: PeerUpdate, names: ReadonlyMap<PeerId, string>): strin
   }
 }
 
+const defaultAddress = "http://127.0.0.1:7070"
+
 const url = Flag.String("url").pipe(
   Flag.withDescription("Addresses of the replicas, separated by commas (LULL_URL)"),
-  Flag.withFallbackConfig(Config.String(clientAddress).pipe(Config.withDefault("http://127.0.0.1:7070")))
+  Flag.withFallbackConfig(
+    Config.String(clientAddress).pipe(
+      Config.withDefault(defaultAddress),
+      Config.map((text) => text.trim() === "" ? defaultAddress : text)
+    )
+  )
 )
+
+const usage = (message: string) => new CommandFailed({ message, status: statuses.usage })
+
+/** The token of peers, or else that of the service. */
+const readToken = Effect.gen(function*() {
+  for (const name of ["LULL_PEER_TOKEN", "LULL_TOKEN"]) {
+    const token = yield* Config.option(Config.Redacted(name))
+    if (Option.isNone(token)) continue
+    const text = Redacted.value(token.value)
+    return text.trim() === "" ? yield* usage(emptySecret(name)) : text
+  }
+  return undefined
+})
+
+/** A goodbye takes a moment. */
+const endsWithinMillis = 10_000
 
 const join = Command.make(
   "join",
@@ -79,19 +103,19 @@ const join = Command.make(
     Effect.gen(function*() {
       const id = peerIdOf(name)
       const names = new Map([[id, name], ...tunnel.map((other) => [peerIdOf(other), other] as const)])
-      const token = yield* Config.option(
-        Config.Redacted("LULL_PEER_TOKEN").pipe(
-          Config.orElse(() => Config.Redacted("LULL_TOKEN"))
-        )
-      )
+      const token = yield* readToken
       const transports = yield* Effect.forEach(addresses.split(",").filter(Boolean), (address) =>
         Transports.webSocketUrl(address) === undefined
-          ? Effect.fail(new CommandFailed({ message: `${JSON.stringify(address)} is no address, as http://host:7070` }))
-          : Transports.webSocket({ address, token: Option.getOrUndefined(Option.map(token, Redacted.value)) }))
+          ? Effect.fail(usage(`${JSON.stringify(address)} is no address, as http://host:7070`))
+          : Transports.webSocket({ address, token }))
       const [first, ...rest] = transports
       if (first === undefined) {
-        return yield* new CommandFailed({ message: "--url names no address" })
+        return yield* usage("--url names no address")
       }
+      const interruption = yield* Interruption
+      // It stays until it is ended, so that this is how it ends.
+      interruption.isTheEnd(endsWithinMillis)
+      interruption.includesHangup()
       const loop = yield* TailnetLoop.make({
         peer: id,
         transports: [first, ...rest],

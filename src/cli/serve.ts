@@ -1,20 +1,40 @@
 /** `lull serve`: the service, wired from its settings. */
 // By module, as the index of the package brings clients of Redis and workers with it.
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, Logger, Redacted, References } from "effect"
+import { PgClient } from "@effect/sql-pg/PgClient"
+import {
+  Cause,
+  Clock,
+  Context,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  Redacted,
+  References,
+  Scope
+} from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import { HttpServer } from "effect/http/HttpServer"
 import { createServer } from "node:http"
 import { join } from "node:path"
 import { Availability } from "../database/Availability.ts"
+import { Database } from "../database/Database.ts"
+import * as Foundation from "../database/Foundation.ts"
 import { Replica } from "../database/Replica.ts"
 import { describe } from "../database/Unavailable.ts"
+import * as Draining from "../http/Draining.ts"
 import * as Server from "../http/Server.ts"
 import * as TailnetRoute from "../http/TailnetRoute.ts"
 import * as DedupLogger from "../logging/DedupLogger.ts"
+import { errorText } from "../logging/ErrorText.ts"
 import * as RotatingFile from "../logging/RotatingFile.ts"
 import { Loops } from "../loop/Loops.ts"
+import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
 import { Executor } from "../provisioner/Executor.ts"
+import * as JobStorePostgres from "../provisioner/JobStorePostgres.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
 import { fromConfig, type LogFormat, type Settings, unknownSettings } from "../Settings.ts"
 import { Coordinator } from "../tailnet/Coordinator.ts"
@@ -22,6 +42,16 @@ import { limits } from "../tailnet/Peer.ts"
 import * as PeerStorePostgres from "../tailnet/PeerStorePostgres.ts"
 import * as TailnetLoop from "../tailnet/TailnetLoop.ts"
 import * as Transports from "../tailnet/Transports.ts"
+import {
+  commandOf,
+  describeDatabase,
+  describeWorker,
+  hostInUrl,
+  type Invocation,
+  localAddress,
+  suggestion
+} from "./greeting.ts"
+import { Interruption, type Reason } from "./Interruption.ts"
 
 /** How many connections are taken at a time, of which most are those of peers; further ones wait in the kernel. */
 const mostConnections = 16_000
@@ -54,14 +84,13 @@ const logLevels = {
 
 /** Logs go to stderr, as stdout is for results; and to a file, unless that is not wanted. */
 const logging = Effect.fnUntraced(
-  function*(settings: Settings, isTerminal: boolean, onHangup: OnHangup) {
+  function*(settings: Settings, { isTerminal, onHangup }: Surroundings) {
     const format: LogFormat = settings.logFormat ?? (isTerminal ? "pretty" : "logfmt")
     const stderr = logger(format, isTerminal)
     const file = yield* Effect.provide(logFile(settings), Logger.layer([stderr]))
-    if (file !== undefined) {
-      const runFork = Effect.runForkWith(yield* Effect.context<never>())
-      onHangup(() => runFork(file.reopen))
-    }
+    const runFork = Effect.runForkWith(yield* Effect.context<never>())
+    // Also without a file: a service does not end of it.
+    if (!isTerminal) onHangup(() => file === undefined ? undefined : runFork(file.reopen))
     return DedupLogger.layer({ loggers: file === undefined ? [stderr] : [stderr, file.logger] })
   },
   (effect, settings) =>
@@ -83,8 +112,6 @@ const logFile = Effect.fnUntraced(function*({ dataDirectory, logFile, logFormat,
   return yield* Effect.catch(file, (error) => Effect.as(Effect.logWarning(error.message), undefined))
 })
 
-const hostInUrl = (host: string) => host.includes(":") ? `[${host}]` : host
-
 /** The control plane's own peer: its loop to the coordinator of its own process. */
 const ControlPlanePeer = Layer.effectDiscard(Effect.gen(function*() {
   const loops = yield* Loops
@@ -94,7 +121,8 @@ const ControlPlanePeer = Layer.effectDiscard(Effect.gen(function*() {
   yield* loops.fork("tailnet", loop.run)
 }))
 
-const service = (settings: Settings, databaseUrl: Redacted.Redacted<string>) => {
+/** The API and the tailnet, at the address. */
+const httpLayer = (settings: Settings) => {
   const { host, port } = settings.listen
   const isLoopback = host === "localhost" || host === "::1" || host.startsWith("127.")
   const guard = {
@@ -112,70 +140,166 @@ const service = (settings: Settings, databaseUrl: Redacted.Redacted<string>) => 
       return server
     }, { host, port, gracefulShutdownTimeout: closeWithin, websocket: { maxPayload: limits.message } }))
   )
-  return Layer.mergeAll(Http, ControlPlanePeer).pipe(
-    Layer.provideMerge(Coordinator.layer({ relays: settings.relayMap }).pipe(Layer.provide(PeerStorePostgres.layer))),
-    Layer.provideMerge(Provisioner.layerPostgres({
-      url: databaseUrl,
-      listenUrl: settings.databaseListenUrl,
-      prepare: settings.databasePrepare,
-      maxConnections: settings.databaseConnections,
+  return Layer.merge(Http, ControlPlanePeer)
+}
+
+/** The address of the database: the one that is configured, or that of an embedded server. */
+const databaseUrl = Effect.fnUntraced(function*(settings: Settings) {
+  if (settings.databaseUrl !== undefined) return settings.databaseUrl
+  // Only here: an installation with a database of its own need not have the package.
+  const { EmbeddedPostgres } = yield* Effect.promise(() => import("../database/EmbeddedPostgres.ts"))
+  const services = yield* Layer.build(EmbeddedPostgres.layer({ directory: settings.dataDirectory }))
+  const { url } = Context.get(services, EmbeddedPostgres)
+  yield* Effect.logInfo(`the embedded PostgreSQL runs: ${describeDatabase(Redacted.value(url))}`)
+  return url
+})
+
+const storesLayer = (settings: Settings, url: Redacted.Redacted<string>) =>
+  Layer.mergeAll(
+    JobStorePostgres.layer,
+    Coordinator.layer({ relays: settings.relayMap }).pipe(Layer.provide(PeerStorePostgres.layer)),
+    Executor.layerChildProcess({ directory: join(settings.dataDirectory, "jobs") })
+  ).pipe(Layer.provideMerge(Foundation.layerPostgres({
+    url,
+    listenUrl: settings.databaseListenUrl,
+    prepare: settings.databasePrepare,
+    maxConnections: settings.databaseConnections
+  })))
+
+/** A scope that is closed when this place is reached in the closing of the one around it, the last one first. */
+const closedHere = Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
+
+/**
+ * All parts, each in its place for the end: the worker first, whose running jobs may end, while the API answers; then the peers
+ * are sent elsewhere; then the API; then the stores and the database.
+ */
+const parts = Effect.fnUntraced(function*(settings: Settings, draining: Draining.State) {
+  const stores = yield* Layer.build(storesLayer(settings, yield* databaseUrl(settings)))
+  const httpScope = yield* closedHere
+  // While their connections are still there.
+  yield* Effect.addFinalizer(() => Context.get(stores, Coordinator).leave)
+  const workerScope = yield* closedHere
+  const worker = yield* Layer.buildWithScope(
+    Provisioner.layerStores({
       worker: {
         slots: settings.workerSlots,
         tags: settings.workerTags,
         shutdownDeadline: settings.shutdownDeadline
       }
-    })),
-    Layer.provide(Executor.layerChildProcess({ directory: join(settings.dataDirectory, "jobs") }))
-  )
+    }),
+    workerScope
+  ).pipe(Effect.provideContext(stores))
+  const replica = Context.merge(stores, worker).pipe(Context.add(Draining.Draining, draining))
+  const http = yield* Effect.provideContext(Layer.buildWithScope(httpLayer(settings), httpScope), replica)
+  return Context.merge(replica, http)
+})
+
+/** Beside the running jobs, all that a shutdown does has its deadline, below this together. */
+const shutdownMillis = 60_000
+
+/** The worker waits for so long three times at most: for an answer, for the jobs, and for those that it has stopped. */
+const shutdownWaits = 3
+
+export interface Surroundings {
+  /** Whether stderr is a terminal. */
+  readonly isTerminal: boolean
+  /** How the program was called. */
+  readonly invocation: Invocation
+  /** Calls what it is given when the process is to open its log file anew. */
+  readonly onHangup: (reopen: () => void) => void
 }
 
-/** The address of the database: the one that is configured, or that of an embedded server. */
-const withDatabase = (settings: Settings) => {
-  if (settings.databaseUrl !== undefined) return service(settings, settings.databaseUrl)
-  return Layer.unwrap(Effect.gen(function*() {
-    // Only here: an installation with a database of its own need not have the package.
-    const { EmbeddedPostgres } = yield* Effect.promise(() => import("../database/EmbeddedPostgres.ts"))
-    return Layer.unwrap(Effect.map(EmbeddedPostgres, ({ url }) => service(settings, url))).pipe(
-      Layer.provide(EmbeddedPostgres.layer({ directory: settings.dataDirectory }))
-    )
-  }))
-}
+const count = (jobs: number) => jobs === 0 ? "no job runs" : jobs === 1 ? "1 job runs" : `${jobs} jobs run`
 
-/** Calls what it is given when the process is to open its log file anew. */
-export type OnHangup = (reopen: () => void) => void
-
-/** Runs until it is interrupted, or a loop has died. `environment`: the names of all variables. */
-export const serve = (isTerminal: boolean, environment: ReadonlyArray<string>, onHangup: OnHangup) =>
-  Effect.gen(function*() {
-    const settings = yield* fromConfig
-    return yield* Effect.gen(function*() {
-      const unknown = unknownSettings(environment)
-      if (unknown.length > 0) {
-        yield* Effect.logWarning(`${unknown.join(", ")}: there is no such setting; see lull serve --help`)
-      }
-      const startedAt = yield* Clock.currentTimeMillis
-      const services = yield* Layer.build(withDatabase(settings))
-      const bound = Context.get(services, HttpServer).address
-      const port = "port" in bound ? bound.port : settings.listen.port
-      const address = `http://${hostInUrl(settings.listen.host)}:${port}`
-      yield* Effect.logInfo(`lull listens at ${address}`)
-      const greeting = yield* Effect.forkChild(Effect.gen(function*() {
-        yield* Context.get(services, Availability).awaitAvailable
-        const took = Duration.millis((yield* Clock.currentTimeMillis) - startedAt)
-        yield* Effect.logInfo(`lull is ready at ${address} after ${Duration.format(took)}`)
-        yield* Effect.logInfo("try: npm run lull -- job submit --wait --follow -- echo hello")
-      }))
-      return yield* Context.get(services, Loops).join.pipe(
-        // While their connections are still there.
-        Effect.ensuring(Context.get(services, Coordinator).leave),
-        Effect.ensuring(Fiber.interrupt(greeting))
-      )
-    }).pipe(Effect.scoped, Effect.provide(logging(settings, isTerminal, onHangup)))
+/** Says why it ends, and from then on is not ready. */
+const ending = () => {
+  let since: number | undefined
+  const begin = Effect.fnUntraced(function*(
+    exit: Exit.Exit<unknown, unknown>,
+    reason: Reason | undefined,
+    settings: Settings,
+    running: number
+  ) {
+    const isInterrupted = Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+    const isDead = Exit.isFailure(exit) && exit.cause.reasons.some(Cause.isDieReason)
+    // Who could not be started says so as he ends.
+    if (!isInterrupted && !isDead) return
+    since = yield* Clock.currentTimeMillis
+    const why = isInterrupted ? reason?.words ?? "it was interrupted" : "a loop has died"
+    const wait = running === 0 ? "" : `, for ${Duration.format(settings.shutdownDeadline)} at most`
+    yield* Effect.logInfo(`lull stops: ${why}; ${count(running)}${wait}`)
   })
+  const end = Effect.suspend(() => since === undefined ? Effect.void : Effect.logInfo("lull has stopped"))
+  return { begin, end, draining: { since: () => since } satisfies Draining.State }
+}
+
+/** Which server answers. Nobody waits for it, and nobody minds when it cannot be asked. */
+const serverVersion = Effect.fnUntraced(function*(database: Database["Service"]) {
+  const work = Effect.flatMap(PgClient, (sql) => sql<{ version: string }>`SELECT version() AS version`)
+  const rows = yield* Effect.orElseSucceed(database.read("Service.version", work), () => [])
+  const version = /^\S+ [\d.]+\S*/.exec(rows[0]?.version ?? "")?.[0]
+  if (version !== undefined) yield* Effect.logInfo(`the database is served by ${version}`)
+})
+
+/** Runs until it is interrupted, or a loop has died. */
+const service = Effect.fnUntraced(function*(settings: Settings, surroundings: Surroundings) {
+  const { environment } = surroundings.invocation
+  const unknown = unknownSettings(Object.keys(environment))
+  if (unknown.length > 0) {
+    yield* Effect.logWarning(`${unknown.join(", ")}: there is no such setting; see lull serve --help`)
+  }
+  const worker = { slots: settings.workerSlots, tags: settings.workerTags }
+  const database = settings.databaseUrl === undefined
+    ? `an embedded PostgreSQL in ${settings.dataDirectory}`
+    : `the ${describeDatabase(Redacted.value(settings.databaseUrl))}`
+  yield* Effect.logInfo(`lull uses ${database}, and ${describeWorker(worker)}`)
+
+  const interruption = yield* Interruption
+  const { begin, draining, end } = ending()
+  let running = () => 0
+  const startedAt = yield* Clock.currentTimeMillis
+  const body = Effect.gen(function*() {
+    const services = yield* parts(settings, draining)
+    running = () => Context.get(services, AcquireLoop).running().length
+    const bound = Context.get(services, HttpServer).address
+    const port = "port" in bound ? bound.port : settings.listen.port
+    const address = `http://${hostInUrl(settings.listen.host)}:${port}`
+    yield* Effect.logInfo(`lull listens at ${address}`)
+    const greeting = yield* Effect.forkChild(Effect.gen(function*() {
+      yield* Context.get(services, Availability).awaitAvailable
+      const took = Duration.millis((yield* Clock.currentTimeMillis) - startedAt)
+      yield* Effect.logInfo(`lull is ready at ${address} after ${Duration.format(took)}`)
+      yield* serverVersion(Context.get(services, Database))
+      yield* Effect.logInfo(suggestion({
+        command: commandOf(surroundings.invocation),
+        address: localAddress(settings.listen.host, port),
+        asksForToken: settings.token !== undefined,
+        worker
+      }))
+    }))
+    return yield* Effect.ensuring(Context.get(services, Loops).join, Fiber.interrupt(greeting))
+  })
+  return yield* body.pipe(
+    Effect.onExit((exit) => begin(exit, interruption.reason(), settings, running())),
+    Effect.scoped,
+    Effect.onExit(() => end)
+  )
+})
+
+export const serve = Effect.fnUntraced(function*(surroundings: Surroundings) {
+  const settings = yield* fromConfig
+  const interruption = yield* Interruption
+  interruption.isTheEnd(shutdownMillis + shutdownWaits * Duration.toMillis(settings.shutdownDeadline))
+  // With a terminal it is the end of that; without one it means what it means to a service.
+  if (surroundings.isTerminal) interruption.includesHangup()
+  return yield* Effect.provide(service(settings, surroundings), logging(settings, surroundings))
+})
 
 /** What is said, in one line, of an error that somebody can do something about. */
 export const explain = (cause: Cause.Cause<unknown>): string => {
-  const { code, detail } = describe(Cause.squash(cause))
+  const error = Cause.squash(cause)
+  const { code } = describe(error)
+  const detail = errorText(error)
   switch (code) {
     case "EADDRINUSE":
       return `${detail}: another program listens there; choose another address with LULL_LISTEN`

@@ -33,6 +33,7 @@ import { IdempotencyKey, isStorable, isTerminal, type Job, JobId, JobStatus, lim
 import { JobStore, type OutputPosition, type StoredLine } from "../provisioner/JobStore.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
 import * as Api from "./Api.ts"
+import { Draining } from "./Draining.ts"
 import * as Guard from "./Guard.ts"
 import { fromJob, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
 import * as Problem from "./Problem.ts"
@@ -92,10 +93,13 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const store = yield* JobStore
   const worker = yield* AcquireLoop
 
+  const draining = yield* Draining
+
   const withRemarks = (jobs: ReadonlyArray<Job>) =>
     Effect.forEach(jobs, (job) => Effect.map(provisioner.remark(job), (remark) => fromJob(job, remark)))
 
   const submit = Effect.gen(function*() {
+    if (draining.since() !== undefined) return stopping
     const body = yield* readJson
     if (Result.isFailure(body)) return body.failure
     const isMany = Array.isArray(body.success)
@@ -249,9 +253,19 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const health = Effect.succeed(Response.text("ok\n"))
 
   const ready = Effect.map(SubscriptionRef.get(availability.state), (state) => {
+    const stoppingSince = draining.since()
+    if (stoppingSince !== undefined) {
+      const since = new Date(stoppingSince).toISOString()
+      return Response.jsonUnsafe({ status: "stopping", since }, { status: 503, headers: retrySoon })
+    }
     switch (state._tag) {
-      case "Available":
+      case "Available": {
+        const reason = worker.unable()
+        if (reason !== undefined) {
+          return Response.jsonUnsafe({ status: "unable to run jobs", reason }, { status: 503, headers: retrySoon })
+        }
         return Response.jsonUnsafe({ status: "ready", since: new Date(state.since).toISOString() })
+      }
       case "Starting":
         return Response.jsonUnsafe({ status: "starting", since: new Date(state.since).toISOString() }, { status: 503 })
       case "Unavailable":
@@ -286,6 +300,16 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   yield* router.add("GET", "/metrics", metrics)
   yield* router.add("GET", "/openapi.json", Response.jsonUnsafe(Api.document))
 }))
+
+/** Another replica, or this one when it has been started again, is there within seconds. */
+const retrySoon = { "retry-after": "5" } as const
+
+const stopping = Problem.respond(
+  503,
+  "this service is stopping and takes no new jobs: ask another one, or this one again when it has been started",
+  {},
+  retrySoon
+)
 
 /** Unknown fields are refused, and all that is wrong is named. */
 const strictly = { errors: "all", onExcessProperty: "error" } as const

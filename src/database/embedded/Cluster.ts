@@ -76,10 +76,20 @@ export const initialise = Effect.fnUntraced(function*(cluster: Cluster, options:
       ...(options.isDurable ? [] : ["--no-sync"])
     ])
     const end = yield* server.exited
-    if (end !== ServerGuard.success) return yield* failed(cluster, "initdb", end, yield* tail(log, from))
+    if (end !== ServerGuard.success) {
+      const output = yield* tail(log, from)
+      return yield* failed(cluster, "initdb", isNameless(output) ? nameless : end, output)
+    }
     yield* attempt(cluster, "initdb", () => rename(join(aside, "data"), data))
   }))
 })
+
+/** Containers often run under an id that no file knows. A server does not mind, but the making of its data does. */
+const isNameless = (output: ReadonlyArray<string>) =>
+  output.some((line) => /could not look up (effective|current) user/.test(line))
+
+const nameless = "the user id that it runs under has no name on this machine, and initdb needs one: " +
+  "add it to /etc/passwd, or run under a user that is there"
 
 /** Whether there is data; fails if another major version wrote it, or if it is something else. */
 export const exists = Effect.fnUntraced(function*(cluster: Cluster) {
