@@ -1,14 +1,32 @@
 /**
  * LISTEN/NOTIFY for the whole process, over one connection and one channel. A notification is a topic and a payload.
  *
- * Notifications make things fast, not right: they are lost while nobody listens. Whoever subscribes is told when some may
- * have been missed, and then looks for itself, once; and it polls, slowly, all the same.
+ * Notifications make things fast, not right: they are lost while nobody listens. Subscribers are told when some may have
+ * been missed, and then look for themselves, once; and they poll, slowly, all the same. They are told with each return of the
+ * database, and again and again while it is there and the listener is not: a listener that is kept waiting, by a server that
+ * comes and goes or has no connection left, must not keep the work waiting.
  *
  * Behind a pooler in transaction mode `LISTEN` succeeds and nothing ever arrives. So each new connection sends a
  * notification to itself; if that does not arrive, it is said once, and polling has to do until the next attempt.
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
-import { Cause, Context, Deferred, Duration, Effect, Layer, Queue, Ref, type Scope, SubscriptionRef } from "effect"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Latch,
+  Layer,
+  Pull,
+  Queue,
+  Random,
+  Ref,
+  Schedule,
+  type Scope,
+  Stream,
+  SubscriptionRef
+} from "effect"
 import { SecureRandom } from "effect/crypto/SecureRandom"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
@@ -22,7 +40,7 @@ export const channel = "lull"
 
 export type Event =
   | { readonly _tag: "Notified"; readonly topic: string; readonly payload: string }
-  /** Some may have been missed: the listener has just connected. */
+  /** Some may have been missed: the listener has just connected, or is not connected. */
   | { readonly _tag: "Missed" }
 
 export class Notifications extends Context.Service<Notifications, {
@@ -70,6 +88,18 @@ const makeHub = () => {
 /** Connections live five minutes at most, this one too: what has silently died is found by then. */
 const connectionLifetime = Duration.minutes(5)
 
+/** Replicas that all see the database return do not look at it in the same instant. */
+const returnSpread = Duration.millis(200)
+
+/** Between two hints to look for oneself while nothing is heard: work that is posted then waits a second or two, no longer. */
+const deafness = Backoff.exponential({ floor: "500 millis", cap: "10 seconds" })
+
+/**
+ * Between two sessions of the listener. It waits for the database, and the `Dialer` bounds its attempts with all others, so
+ * that a database that has returned is listened to at once.
+ */
+const policy = Backoff.exponential({ floor: "50 millis", cap: "1 second" })
+
 /** How long a notification to oneself may take. */
 const selfTestWithin = Duration.seconds(3)
 
@@ -84,15 +114,36 @@ const makePostgres = Effect.gen(function*() {
   const hub = makeHub()
   const saidDeaf = yield* Ref.make(false)
 
+  /** Open while nothing is heard. */
+  const isDeaf = Latch.makeUnsafe(true)
+
+  /** The state is watched, not the socket: a listener on a server that is no longer ours hears nothing, and is well. */
   const epochEnds = (epoch: number) =>
-    Effect.gen(function*() {
-      // The state is watched, not the socket: what is hung is not noticed by a connection that only listens.
-      while (true) {
-        const state = SubscriptionRef.getUnsafe(availability.state)
-        if (state._tag !== "Available" || state.epoch !== epoch) return
-        yield* Effect.sleep("1 second")
-      }
-    })
+    SubscriptionRef.changes(availability.state).pipe(
+      Stream.filter((state) => state._tag !== "Available" || state.epoch !== epoch),
+      Stream.take(1),
+      Stream.runDrain
+    )
+
+  /** From one return of the database to its end. */
+  const hintWhileDeaf = Effect.gen(function*() {
+    const step = yield* Schedule.toStep(deafness)
+    yield* Effect.sleep(Duration.times(returnSpread, yield* Random.next))
+    while (true) {
+      yield* hub.publish({ _tag: "Missed" })
+      const [, delay] = yield* step(0, undefined).pipe(
+        Pull.catchDone(() => Effect.die(new Error("the policy of the hints ended")))
+      )
+      yield* Effect.sleep(delay)
+      yield* isDeaf.await
+    }
+  })
+
+  const hints = Effect.gen(function*() {
+    yield* availability.awaitAvailable
+    const state = SubscriptionRef.getUnsafe(availability.state)
+    if (state._tag === "Available") yield* Effect.raceFirst(hintWhileDeaf, epochEnds(state.epoch))
+  }).pipe(Effect.forever)
 
   const session = Effect.gen(function*() {
     yield* availability.awaitAvailable
@@ -112,12 +163,14 @@ const makePostgres = Effect.gen(function*() {
         Effect.flatMap(PgClient, (sql) => sql.notify(channel, encode(selfTestTopic, token)))
       )
       yield* Effect.timeout(Deferred.await(heard), selfTestWithin)
+      isDeaf.closeUnsafe()
       yield* Ref.set(saidDeaf, false)
       yield* hub.publish({ _tag: "Missed" })
       yield* Effect.raceFirst(Effect.sleep(connectionLifetime), epochEnds(state.epoch))
     })
     yield* Effect.raceFirst(receive, test)
   }).pipe(
+    Effect.ensuring(Effect.sync(() => isDeaf.openUnsafe())),
     Effect.scoped,
     Effect.catchTag("TimeoutError", () =>
       Effect.andThen(
@@ -135,8 +188,8 @@ const makePostgres = Effect.gen(function*() {
   const loop = yield* ControlLoop.make({
     name: "notifications",
     session,
-    policy: Backoff.session,
-    // No wake: a session begins by waiting for the database, and one that comes and goes is not met with a listener each time.
+    policy,
+    // No wake: a session begins by waiting for the database.
     stableAfter: "10 seconds",
     // The database's absence is `Availability`'s to tell, and connections are renewed on purpose.
     quiet: (cause) =>
@@ -147,6 +200,7 @@ const makePostgres = Effect.gen(function*() {
       )
   })
   yield* loops.fork(loop.name, loop.run)
+  yield* loops.fork("missed", hints)
   return hub
 })
 
