@@ -52,6 +52,8 @@ export class Availability extends Context.Service<Availability, {
   readonly state: SubscriptionRef.SubscriptionRef<State>
   /** Completes at once while available, or else when it is. */
   readonly awaitAvailable: Effect.Effect<void>
+  /** Completes when the first probe has decided, either way. */
+  readonly decided: Effect.Effect<void>
   /** Work may pass: available, and not in doubt. Read by the door on each call. */
   readonly isOpen: () => boolean
   /** A failure that means "unavailable" has been seen. The next probe is made at once. */
@@ -81,6 +83,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const stableAfter = Duration.toMillis(Duration.fromInputUnsafe(options.stableAfter ?? Duration.seconds(30)))
   const state = yield* SubscriptionRef.make<State>({ _tag: "Starting", since: yield* Clock.currentTimeMillis })
   const availableLatch = Latch.makeUnsafe(false)
+  const decided = Latch.makeUnsafe(false)
   const doubt = Latch.makeUnsafe(false)
   let open = false
   /** What was reported since the last beat. */
@@ -124,6 +127,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
       )
     } else if (server.timeline < last.timeline) {
       yield* Effect.logWarning(`the database went back from timeline ${last.timeline} to ${server.timeline}`)
+    } else if (server.timeline > last.timeline) {
+      yield* Effect.logInfo(`another server was promoted: the timeline is ${server.timeline}, before ${last.timeline}`)
     }
   })
 
@@ -144,6 +149,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     yield* say(OutageVoice.available(voice, now, refused))
     refused = 0
     yield* availableLatch.open
+    yield* decided.open
   })
 
   /** Beats until a beat fails; answers with the cause. */
@@ -189,6 +195,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       nextAttempt: now + delayed
     })
     if (current._tag !== "Unavailable") yield* link.sever(new Error(`the database is unavailable: ${failure.detail}`))
+    yield* decided.open
     yield* say(OutageVoice.unavailable(voice, { at: now, reason: failure.reason, detail: failure.detail }))
   })
 
@@ -218,6 +225,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   return Availability.of({
     state,
     awaitAvailable: availableLatch.await,
+    decided: decided.await,
     isOpen: () => open,
     report: (failure) => {
       reported = failure

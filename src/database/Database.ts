@@ -29,7 +29,7 @@ import type { Outage } from "../testing/Outage.ts"
 import * as Availability from "./Availability.ts"
 import type { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
 import { NoAnswer, Severed, within } from "./Deadline.ts"
-import { Link, type Work } from "./Link.ts"
+import { Link, openTransaction, type Work } from "./Link.ts"
 import type { Listener } from "./Listener.ts"
 import * as PostgresLink from "./PostgresLink.ts"
 import type { Replica } from "./Replica.ts"
@@ -117,24 +117,32 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const deadline = Duration.fromInputUnsafe(options.deadline ?? PostgresLink.defaultDeadline)
 
   /** What callers are told while, or because, the database is away. */
-  const refusal = (operation: string, reason: Unavailable.Reason | undefined, outcome: Unavailable.WorkOutcome) =>
+  const refusal = (
+    operation: string,
+    outcome: Unavailable.WorkOutcome,
+    met?: { readonly classified: Unavailable.Classified; readonly cause: unknown }
+  ) =>
     Effect.map(Clock.currentTimeMillis, (now) => {
       const state = SubscriptionRef.getUnsafe(availability.state)
       const known = state._tag === "Unavailable" ? state : undefined
       return new Unavailable.DatabaseUnavailable({
-        reason: reason ?? known?.reason ?? "Unreachable",
+        reason: met?.classified.reason ?? known?.reason ?? "Unreachable",
         since: known?.since ?? (state._tag === "Starting" ? state.since : now),
         attempts: known?.attempts ?? 0,
         retryAfter: Duration.millis(Math.max(0, (known?.nextAttempt ?? now) - now)),
         outcome,
-        operation
+        operation,
+        detail: met?.classified.detail ?? known?.lastError ?? "no connection has been made yet",
+        ...met === undefined ? {} : { cause: met.cause }
       })
     })
 
   const translate = Effect.fnUntraced(function*<E>(what: Work, cause: Cause.Cause<E | SqlError | NoAnswer | Severed>) {
     const error = databaseError(cause)
     if (error === undefined) return yield* Effect.failCause(withoutDatabaseErrors<E>(cause))
-    const classified = Unavailable.classify(error)
+    const found = Unavailable.classify(error)
+    // Somebody else's missing table is a fault of the statement: only Lull's own work knows which tables have to be there.
+    const classified = found?.reason === "SchemaMissing" && what.isOwn !== true ? undefined : found
     if (classified === undefined) {
       yield* Metric.update(failed, 1)
       const { code, detail } = Unavailable.describe(error)
@@ -150,27 +158,49 @@ const make = Effect.fnUntraced(function*(options: Options) {
     yield* Metric.update(unavailable, 1)
     availability.report(classified)
     const outcome = what.kind === "read" || Unavailable.isCertainlyNotDone(classified) ? "notDone" : "unknown"
-    return yield* Effect.flatMap(refusal(what.operation, classified.reason, outcome), Effect.fail)
+    return yield* Effect.flatMap(refusal(what.operation, outcome, { classified, cause: error }), Effect.fail)
   })
 
-  const pass = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
-    Effect.suspend(() => {
-      if (!availability.isOpen()) {
-        availability.countRefused()
-        return Effect.andThen(
-          Metric.update(refused, 1),
-          Effect.flatMap(refusal(what.operation, undefined, "notDone"), Effect.fail)
-        )
-      }
-      return within(Effect.retry(link.run(what, work), whileRolledBack), deadline).pipe(
+  const run = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
+    Effect.flatMap(openTransaction, (transaction) => {
+      const once = link.run(what, work)
+      // A conflict has ended the whole transaction, which only its beginning can do again.
+      const whole = transaction === undefined ? Effect.retry(once, whileRolledBack) : once
+      return within(whole, deadline).pipe(
         Effect.tap(Metric.update(done, 1)),
         Effect.catchCause((cause) => translate<E>(what, cause))
       )
     })
 
-  const read: Pass = (operation, work) => pass({ kind: "read", operation }, work)
-  const write: Pass = (operation, work) => pass({ kind: "write", operation }, work)
-  return Database.of({ read, write, own: { read, write, vital: write } })
+  const refuse = (operation: string) =>
+    Effect.suspend(() => {
+      availability.countRefused()
+      return Effect.andThen(
+        Metric.update(refused, 1),
+        Effect.flatMap(refusal(operation, "notDone"), Effect.fail)
+      )
+    })
+
+  const pass = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
+    Effect.suspend(() => {
+      if (availability.isOpen()) return run(what, work)
+      if (SubscriptionRef.getUnsafe(availability.state)._tag !== "Starting") return refuse(what.operation)
+      // Whether there is a database is about to be known.
+      return Effect.andThen(
+        Effect.timeoutOption(availability.decided, deadline),
+        Effect.suspend(() => availability.isOpen() ? run(what, work) : refuse(what.operation))
+      )
+    })
+
+  for (const outcome of [done, refused, unavailable, failed]) yield* Metric.update(outcome, 0)
+
+  const read = (isOwn: boolean): Pass => (operation, work) => pass({ kind: "read", operation, isOwn }, work)
+  const write = (isOwn: boolean): Pass => (operation, work) => pass({ kind: "write", operation, isOwn }, work)
+  return Database.of({
+    read: read(false),
+    write: write(false),
+    own: { read: read(true), write: write(true), vital: write(true) }
+  })
 })
 
 const whileRolledBack = {

@@ -13,7 +13,7 @@ import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { type Host, type Hosts, type InvalidDatabaseUrl, parse } from "./ConnectionUrl.ts"
 import { type Connector, make as makeConnector } from "./Connector.ts"
 import { within } from "./Deadline.ts"
-import { Link, type ServerIdentity } from "./Link.ts"
+import { Link, openTransaction, type ServerIdentity } from "./Link.ts"
 import { Listener } from "./Listener.ts"
 import * as Migrations from "./Migrations.ts"
 import { Replica } from "./Replica.ts"
@@ -97,7 +97,11 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const openPool = Effect.fnUntraced(function*(host: Host, carefully: boolean) {
     const maxConnections = options.maxConnections ?? 10
     const scope = yield* Scope.make()
-    const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(deadline) })
+    const connector = makeConnector({
+      host: host.host,
+      port: host.port,
+      answerWithin: shares.socket * Duration.toMillis(deadline)
+    })
     const client = yield* makePool({
       ...configuration(host, connector, deadline),
       maxConnections: carefully ? Math.min(carefulConnections, maxConnections) : maxConnections,
@@ -218,9 +222,10 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const link = Link.of({
     probe,
     run: <A, E, R>(_: unknown, work: Effect.Effect<A, E, R>) =>
-      Effect.suspend((): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> =>
-        pool === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, pool.client)
-      ),
+      Effect.flatMap(openTransaction, (transaction): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> => {
+        const client = transaction ?? pool?.client
+        return client === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, client)
+      }),
     renew: (carefully) =>
       Effect.andThen(
         retirePool,
@@ -263,8 +268,15 @@ export const layer = (
  */
 const planning = { enable_seqscan: "off", jit: "off" }
 
+/**
+ * The server answers first, then the socket ends, and then the door: a lock that is waited for, a statement that takes too long
+ * and a server that does not answer are three things, and no two of these race.
+ */
+const shares = { lock: 0.4, statement: 0.8, socket: 0.9 } as const
+
 const serverTimeouts = (deadline: Duration.Duration) => ({
-  statement_timeout: `${Duration.toMillis(deadline)}ms`,
+  lock_timeout: `${Math.round(shares.lock * Duration.toMillis(deadline))}ms`,
+  statement_timeout: `${Math.round(shares.statement * Duration.toMillis(deadline))}ms`,
   idle_in_transaction_session_timeout: `${2 * Duration.toMillis(deadline)}ms`
 })
 

@@ -38,9 +38,13 @@ export class DatabaseUnavailable extends Data.TaggedError("DatabaseUnavailable")
   readonly outcome: WorkOutcome
   /** What was to be done, as `Service.method`. */
   readonly operation: string
+  /** What the server or the system said last. */
+  readonly detail: string
+  /** The failure itself, if this call met it. */
+  readonly cause?: unknown
 }> {
   override get message() {
-    return `the database is unavailable (${this.reason}) for ${this.operation}` +
+    return `the database is unavailable (${this.reason}: ${this.detail}) for ${this.operation}` +
       (this.outcome === "unknown" ? ", and whether it was done is unknown" : "")
   }
 }

@@ -14,6 +14,7 @@ import { PgClient } from "@effect/sql-pg/PgClient"
 import { Duration, Effect, Layer, Result } from "effect"
 import { Availability } from "../database/Availability.ts"
 import { Database } from "../database/Database.ts"
+import { openTransaction } from "../database/Link.ts"
 import { channel, encode } from "../database/Notifications.ts"
 import { pgArray, pgJsonArray, pgPlainArray } from "../database/PgArray.ts"
 import {
@@ -204,7 +205,8 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
     const submit: JobStore["Service"]["submit"] = Effect.fnUntraced(function*(jobs) {
       const inputs = yield* Effect.fromResult(checkRequests(jobs))
       if (jobs.length === 0) return []
-      if (jobs.some((job) => job.idempotencyKey !== undefined)) return yield* submitOnce(jobs, inputs)
+      const looks = jobs.some((job) => job.idempotencyKey !== undefined) || (yield* openTransaction) !== undefined
+      if (looks) return yield* submitOnce(jobs, inputs)
       return yield* Effect.catchIf(
         submitNew(jobs, inputs),
         (error) => error._tag === "QueryFailed" && error.sqlState === uniqueViolation,

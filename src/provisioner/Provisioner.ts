@@ -21,6 +21,7 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import { Availability } from "../database/Availability.ts"
 import type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
 import * as Foundation from "../database/Foundation.ts"
+import { openTransaction } from "../database/Link.ts"
 import type { Notifications } from "../database/Notifications.ts"
 import type { Replica } from "../database/Replica.ts"
 import { DatabaseUnavailable } from "../database/Unavailable.ts"
@@ -128,6 +129,8 @@ const make = Effect.gen(function*() {
   const submitJobs = Effect.fnUntraced(function*(submissions: ReadonlyArray<Submission>) {
     const ids = yield* jobIds(submissions.length)
     const jobs = Array.zipWith(submissions, ids, (submission, id) => ({ ...request(submission), id }))
+    // In a transaction of the application it is the whole of that which would have to be done again.
+    if ((yield* openTransaction) !== undefined) return yield* store.submit(jobs)
     // The ids are ours, so that the same jobs can be submitted again.
     return yield* Effect.catchIf(
       store.submit(jobs),

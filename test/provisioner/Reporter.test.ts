@@ -40,7 +40,7 @@ const away = new DatabaseUnavailable({
   retryAfter: Duration.zero,
   outcome: "unknown",
   operation: "JobStore.scripted",
-  ...{ detail: "scripted", cause: undefined }
+  detail: "scripted"
 })
 
 type Failing = QueryFailed | DatabaseUnavailable | "locked" | undefined
@@ -108,6 +108,7 @@ const world = Effect.fnUntraced(function*(fails: (statement: Statement) => Faili
     Layer.mock(Availability, {
       state: yield* SubscriptionRef.make<State>({ _tag: "Starting", since: 0 }),
       awaitAvailable: Effect.void,
+      decided: Effect.void,
       isOpen: () => true,
       report: () => {},
       countRefused: () => {},
