@@ -13,7 +13,7 @@ export {
   type State as AvailabilityState
 } from "./database/Availability.ts"
 export { InvalidDatabaseUrl } from "./database/ConnectionUrl.ts"
-export { Database, type DoorError, type Options as DatabaseOptions } from "./database/Database.ts"
+export { Database, type DoorError, type Options as DatabaseOptions, type Pass } from "./database/Database.ts"
 export type { Step as EmbeddedPostgresStep } from "./database/embedded/Failures.ts"
 export {
   AccountCannotReach,
@@ -35,6 +35,7 @@ export { Replica } from "./database/Replica.ts"
 export {
   type Classified as ClassifiedFailure,
   DatabaseUnavailable,
+  type FailureKind,
   QueryFailed,
   type Reason as UnavailableReason,
   type WorkOutcome
@@ -51,9 +52,11 @@ export type {
 export { Loops } from "./loop/Loops.ts"
 export { AcquireLoop, type Options as AcquireLoopOptions } from "./provisioner/AcquireLoop.ts"
 export { CommandInput } from "./provisioner/ChildProcess.ts"
-export { ExecutionFailed, Executor, type JobOutput, type Run } from "./provisioner/Executor.ts"
+export { ExecutionFailed, Executor, ExecutorUnable, type JobOutput, type Run } from "./provisioner/Executor.ts"
 export * as Job from "./provisioner/Job.ts"
 export {
+  type FieldProblem as JobProblem,
+  InvalidJob,
   type Job as JobRecord,
   type JobId,
   type JobOutcome,
@@ -80,12 +83,22 @@ export {
   type QueryError,
   type Report,
   type StoredLine,
-  type StoreError
+  type StoreError,
+  type UnreadableJob,
+  type Verdict,
+  type Worker
 } from "./provisioner/JobStore.ts"
 export * as JobStoreMemory from "./provisioner/JobStoreMemory.ts"
 export { JobTable, type Row as JobTableRow } from "./provisioner/JobStoreMemory.ts"
 export * as JobStorePostgres from "./provisioner/JobStorePostgres.ts"
+export { type LocalWorker, LocalWorkers } from "./provisioner/LocalWorkers.ts"
 export type { Options as OutputOptions } from "./provisioner/OutputBuffer.ts"
-export { Provisioner, type Services, type Submission, type WorkerOptions } from "./provisioner/Provisioner.ts"
+export {
+  Provisioner,
+  ResultUnreadable,
+  type Services,
+  type Submission,
+  type WorkerOptions
+} from "./provisioner/Provisioner.ts"
 export { type Options as ReaperOptions, Reaper } from "./provisioner/Reaper.ts"
 export type { Fault, FaultInput, Kind as FaultKind, Outage as OutageScript } from "./testing/Outage.ts"

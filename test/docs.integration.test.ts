@@ -37,6 +37,10 @@ const apart = ["docs/tailnet.md, ts 1", "docs/tailnet.md, ts 2"]
 
 /** Lines of shell examples that are not run here, and why. */
 const notRunHere: Readonly<Record<string, string>> = {
+  "LULL_DATABASE_URL=postgres://lull_owner:…@db/app lull migrate --grant-to lull_service":
+    "database/Migrations.integration.test.ts, with the statements of that page",
+  "LULL_DATABASE_URL=postgres://lull_service:…@db/app lull serve":
+    "database/Migrations.integration.test.ts, with the statements of that page",
   "npm ci && npm start     # the service, on an embedded PostgreSQL in .lull/; prints its address and a command to try":
     "installing would replace what this test runs on; the service is that of the test, see lull.integration.test.ts for the embedded server",
   "npm ci && npm test      # types, lint, format, all tests": "it is what runs this test",
@@ -208,6 +212,7 @@ describe("the examples of the pages", () => {
       "ini",
       "json",
       "sh",
+      "sql",
       "ts"
     ])
     // A fence without a language would be passed over above.
@@ -223,6 +228,7 @@ const imports: Readonly<Record<string, ReadonlyArray<string>>> = {
   effect: ["Effect", "Layer", "Logger", "Redacted", "Schedule"],
   lull: ["Executor", "Provisioner"],
   "lull/logging": ["DedupLogger", "RotatingFile", "StateLog"],
+  "lull/loop": ["Loops"],
   "lull/testing": ["Outage"]
 }
 

@@ -1,6 +1,6 @@
 /** Why a request had no answer, in one sentence: a table. */
 import { Duration } from "effect"
-import { errorText } from "../logging/ErrorText.ts"
+import { describeError } from "./errorText.ts"
 
 export interface Explanation {
   /** It may be there the next time. */
@@ -57,7 +57,7 @@ export const explain = (url: string, error: unknown): Explanation => {
   const code = codeOf(error)
   const found = table.find(([pattern]) => pattern.test(code))
   if (found === undefined) {
-    return { isPassing: true, message: `no service answers at ${url}: ${errorText(error)}; ${hint}` }
+    return { isPassing: true, message: `no service answers at ${url}: ${describeError(error)}; ${hint}` }
   }
   const [, isPassing, say] = found
   return { isPassing, message: say(url) }

@@ -5,9 +5,9 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { JobDocument } from "../http/JobDocuments.ts"
-import { errorText } from "../logging/ErrorText.ts"
 import { clientAddress } from "../Settings.ts"
 import * as Client from "./Client.ts"
+import { describeError } from "./errorText.ts"
 import { ExitWith } from "./ExitWith.ts"
 import { Interruption } from "./Interruption.ts"
 import { exitStatus, isEnded, statusHelp } from "./jobStatus.ts"
@@ -71,7 +71,7 @@ const handled = <E, R>(flags: Common, effect: Effect.Effect<void, E, R>): Effect
       : error instanceof Client.NotNow
       ? Client.statuses.unavailable
       : Client.statuses.failed
-    const said = remark(flags, "error", errorText(error), { status })
+    const said = remark(flags, "error", describeError(error), { status })
     return Effect.andThen(said, Effect.die(new ExitWith(status)))
   })
 
@@ -140,7 +140,7 @@ const leaveJob = Effect.fnUntraced(function*(
     Effect.timeout(cancelWithin),
     Effect.matchEffect({
       onSuccess: (canceled) => remark(flags, "notice", `job ${canceled.id} ${canceled.status}`),
-      onFailure: (error) => remark(flags, "error", `${name} was not canceled: ${errorText(error)}`)
+      onFailure: (error) => remark(flags, "error", `${name} was not canceled: ${describeError(error)}`)
     })
   )
 })

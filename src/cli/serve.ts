@@ -29,7 +29,6 @@ import * as Draining from "../http/Draining.ts"
 import * as Server from "../http/Server.ts"
 import * as TailnetRoute from "../http/TailnetRoute.ts"
 import * as DedupLogger from "../logging/DedupLogger.ts"
-import { errorText } from "../logging/ErrorText.ts"
 import * as RotatingFile from "../logging/RotatingFile.ts"
 import { Loops } from "../loop/Loops.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
@@ -42,6 +41,7 @@ import { limits } from "../tailnet/Peer.ts"
 import * as PeerStorePostgres from "../tailnet/PeerStorePostgres.ts"
 import * as TailnetLoop from "../tailnet/TailnetLoop.ts"
 import * as Transports from "../tailnet/Transports.ts"
+import { describeError } from "./errorText.ts"
 import {
   commandOf,
   describeDatabase,
@@ -299,7 +299,7 @@ export const serve = Effect.fnUntraced(function*(surroundings: Surroundings) {
 export const explain = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
   const { code } = describe(error)
-  const detail = errorText(error)
+  const detail = describeError(error)
   switch (code) {
     case "EADDRINUSE":
       return `${detail}: another program listens there; choose another address with LULL_LISTEN`

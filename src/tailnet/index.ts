@@ -10,7 +10,7 @@ export type {
   State as AvailabilityState
 } from "../database/Availability.ts"
 export type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
-export type { Database, DoorError, Options as DatabaseOptions } from "../database/Database.ts"
+export type { Database, DoorError, Options as DatabaseOptions, Pass } from "../database/Database.ts"
 export type { MemoryOptions, PostgresOptions, Services as FoundationServices } from "../database/Foundation.ts"
 export type { ServerIdentity } from "../database/Link.ts"
 export type { Event as NotificationEvent, Notifications } from "../database/Notifications.ts"
@@ -19,6 +19,7 @@ export type { Replica } from "../database/Replica.ts"
 export type {
   Classified as ClassifiedFailure,
   DatabaseUnavailable,
+  FailureKind,
   QueryFailed,
   Reason as UnavailableReason,
   WorkOutcome

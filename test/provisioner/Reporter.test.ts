@@ -187,7 +187,7 @@ describe("how jobs ended", () => {
       yield* TestClock.adjust("100 millis")
       assert.strictEqual(ends.size, 39)
       assert.deepStrictEqual(reporter.unanswered(), [job(7).job])
-      yield* TestClock.adjust("10 minutes")
+      yield* TestClock.adjust("11 minutes")
       assert.strictEqual(ends.size, 40)
       assert.isAtMost(warnings().length, 2)
     }).pipe(Effect.provide(layer)))
