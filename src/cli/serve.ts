@@ -295,11 +295,14 @@ export const serve = Effect.fnUntraced(function*(surroundings: Surroundings) {
   return yield* Effect.provide(service(settings, surroundings), logging(settings, surroundings))
 })
 
+const sqlState = /^[0-9A-Z]{5}$/
+
 /** What is said, in one line, of an error that somebody can do something about. */
 export const explain = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
-  const { code } = describe(error)
-  const detail = describeError(error)
+  const { code, detail: words } = describe(error)
+  // Of PostgreSQL's errors its own words, and not the driver's around them.
+  const detail = sqlState.test(code ?? "") ? words : describeError(error)
   switch (code) {
     case "EADDRINUSE":
       return `${detail}: another program listens there; choose another address with LULL_LISTEN`
