@@ -49,7 +49,7 @@ describe("AcquireLoop", () => {
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(started(runs).length, 30)
       assert.deepStrictEqual(yield* statuses, { succeeded: 30 })
-    }).pipe(Effect.provide(World)))
+    }).pipe(Effect.provide(World), Random.withSeed("ten slots")))
 
   it.effect("asks nothing while there is nothing to do but the safety poll, and is not woken by what is not for it", () =>
     Effect.gen(function*() {
