@@ -6,13 +6,14 @@
  * one server that a probe found to take writes, its connections live five minutes at most, and after each outage, and
  * after each doubt, there is a new one. The old one's sockets are destroyed, its scope is closed in the background.
  */
-import { make as makePool, makeClient, PgClient } from "@effect/sql-pg/PgClient"
-import { Cause, Clock, Context, Duration, Effect, Exit, Layer, Redacted, Scope } from "effect"
-import { layer as reactivityLayer, Reactivity } from "effect/reactivity/Reactivity"
+import { PgClient } from "@effect/sql-pg/PgClient"
+import { Cause, Clock, Context, Duration, Effect, Exit, Layer, type Redacted } from "effect"
+import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
 import { SqlClient } from "effect/sql/SqlClient"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
-import { type Host, type Hosts, type InvalidDatabaseUrl, parse } from "./ConnectionUrl.ts"
-import { type Connector, make as makeConnector } from "./Connector.ts"
+import { connectWithin, type Host, type Hosts, resolve } from "./ConnectionOptions.ts"
+import { close, connectionLifetime, type Connections, make as makeConnections } from "./Connections.ts"
+import type { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
 import { within } from "./Deadline.ts"
 import { Link, type ServerIdentity } from "./Link.ts"
 import { Listener } from "./Listener.ts"
@@ -37,20 +38,11 @@ export interface Options {
 export const defaultDeadline = Duration.seconds(5)
 const defaultProbeDeadline = Duration.seconds(3)
 
-/** No connection outlives this: whatever a pooler or a name in front of the server changes is followed by then. */
-const connectionLifetime = Duration.minutes(5)
-
 /** Of a pool to a server that comes and goes. */
 const carefulConnections = 2
 
 /** Migrations may rewrite tables, and wait for those of another replica. */
 const migrationDeadline = Duration.minutes(1)
-
-interface Connections {
-  readonly client: PgClient
-  readonly connector: Connector
-  readonly scope: Scope.Closeable
-}
 
 interface Heartbeat extends Connections {
   readonly host: Host
@@ -60,49 +52,16 @@ interface Heartbeat extends Connections {
 
 export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, listenHosts: Hosts | undefined) {
   const replica = yield* Replica
-  const reactivity = yield* Reactivity
   const deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
   const probeDeadline = Duration.fromInputUnsafe(options.probeDeadline ?? defaultProbeDeadline)
-  const prepare = options.prepare ?? true
-
-  const configuration = (host: Host, connector: Connector, within: Duration.Duration) => ({
-    url: Redacted.make(host.url),
-    stream: connector.stream,
-    prepare,
-    connectTimeout: within,
-    applicationName: "lull",
-    // A pooler in transaction mode refuses parameters that it does not know, and cannot prepare either.
-    ...(prepare ? { startupParameters: { ...serverTimeouts(within), ...planning } } : {})
+  const { inspect, pool: openHostPool, single: openSingle } = yield* makeConnections({
+    prepare: options.prepare ?? true
   })
 
-  const close = (connections: Connections, cause: Error) =>
-    Effect.sync(() => connections.connector.refuse(cause)).pipe(
-      Effect.andThen(Effect.forkDetach(Scope.close(connections.scope, Exit.void), { startImmediately: true })),
-      Effect.asVoid
-    )
-
-  const openSingle = Effect.fnUntraced(function*(host: Host, answerWithin: Duration.Duration) {
-    const scope = yield* Scope.make()
-    const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(answerWithin) })
-    const client = yield* makeClient(configuration(host, connector, answerWithin)).pipe(
-      Effect.provideService(Reactivity, reactivity),
-      Scope.provide(scope),
-      Effect.onError(() => Effect.forkDetach(Scope.close(scope, Exit.void)))
-    )
-    return { client, connector, scope }
-  })
-
-  const openPool = Effect.fnUntraced(function*(host: Host, carefully: boolean) {
+  const openPool = (host: Host, carefully: boolean) => {
     const maxConnections = options.maxConnections ?? 10
-    const scope = yield* Scope.make()
-    const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(deadline) })
-    const client = yield* makePool({
-      ...configuration(host, connector, deadline),
-      maxConnections: carefully ? Math.min(carefulConnections, maxConnections) : maxConnections,
-      connectionTTL: connectionLifetime
-    }).pipe(Effect.provideService(Reactivity, reactivity), Scope.provide(scope))
-    return { client, connector, scope }
-  })
+    return openHostPool(host, deadline, carefully ? Math.min(carefulConnections, maxConnections) : maxConnections)
+  }
 
   const beat = (client: PgClient) =>
     client`insert into lull.replica (id, name) values (${replica.id}, ${replica.name})
@@ -151,10 +110,11 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
   /** A heartbeat over a new connection, which is kept if it was written. */
   const probeHost = Effect.fnUntraced(function*(host: Host) {
-    const connections = yield* within(openSingle(host, probeDeadline), probeDeadline)
+    const connections = yield* within(openSingle(host, probeDeadline), connectWithin(host, probeDeadline))
     return yield* Effect.gen(function*() {
+      yield* within(inspect(connections.client, host), probeDeadline)
       const identity = yield* within(readIdentity(connections.client), probeDeadline)
-      const server = identity?.systemIdentifier ?? host.url
+      const server = identity?.systemIdentifier ?? host.name
       const write = within(beat(connections.client), probeDeadline)
       const setUp = Effect.andThen(within(migrate(host), migrationDeadline), write)
       yield* migrated === server ? Effect.catchIf(write, isSchemaMissing, () => setUp) : setUp
@@ -229,24 +189,10 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
 export const layer = (options: Options): Layer.Layer<Link | Listener, InvalidDatabaseUrl, Replica> =>
   Layer.effectContext(Effect.gen(function*() {
-    const hosts = yield* Effect.fromResult(parse(Redacted.value(options.url)))
-    const listenHosts = options.listenUrl === undefined
-      ? undefined
-      : yield* Effect.fromResult(parse(Redacted.value(options.listenUrl)))
+    const hosts = yield* resolve(options.url)
+    const listenHosts = options.listenUrl === undefined ? undefined : yield* resolve(options.listenUrl)
     return yield* make(options, hosts, listenHosts)
   })).pipe(Layer.provide(reactivityLayer))
-
-/**
- * A prepared statement keeps a plan that was made when the tables were empty, and then reads all of them, each time, until
- * they are analyzed: sixty thousand jobs later an acquire took 300 milliseconds. All that Lull looks for has an index.
- * Without `jit`, as servers before 18 take the price of a scan that cannot be avoided for a reason to compile it.
- */
-const planning = { enable_seqscan: "off", jit: "off" }
-
-const serverTimeouts = (deadline: Duration.Duration) => ({
-  statement_timeout: `${Duration.toMillis(deadline)}ms`,
-  idle_in_transaction_session_timeout: `${2 * Duration.toMillis(deadline)}ms`
-})
 
 /** Managed services may not let everybody ask for these; then a change of server goes unnoticed, and nothing else. */
 const readIdentity = (client: PgClient) =>
