@@ -29,7 +29,7 @@ export type Hosts = readonly [Host, ...ReadonlyArray<Host>]
 
 export const resolve = Effect.fnUntraced(function*(url: Redacted.Redacted<string>) {
   const parsed = yield* Effect.fromResult(ConnectionUrl.parse(Redacted.value(url)))
-  const files = yield* Tls.readFiles(parsed)
+  const trust = yield* Tls.readFiles(parsed)
   const user = parsed.user ?? (yield* systemUser(parsed))
   const make = ({ host, isSocket, port }: ConnectionUrl.Address): Host => ({
     name: isSocket ? `${host}:${port}` : `${host.includes(":") ? `[${host}]` : host}:${port}`,
@@ -37,7 +37,7 @@ export const resolve = Effect.fnUntraced(function*(url: Redacted.Redacted<string
     port,
     path: isSocket ? ConnectionUrl.socketPath(host, port) : undefined,
     // Nobody is between the two ends of a Unix socket, and the server offers no TLS on it.
-    tls: isSocket ? undefined : Tls.make(parsed.sslMode, host, files),
+    tls: isSocket || trust === undefined ? undefined : Tls.make(parsed.sslMode, host, trust),
     user,
     password: parsed.password === undefined ? undefined : Redacted.make(parsed.password),
     database: parsed.database ?? user,

@@ -3,7 +3,7 @@
  * again at once with less (`SessionSettings`), which is remembered for as long as a connection lives, and said once.
  */
 import { make as makePool, makeClient, type PgClient } from "@effect/sql-pg/PgClient"
-import { Clock, Data, Duration, Effect, Exit, Scope } from "effect"
+import { Clock, Data, Duration, Effect, Exit, Result, Scope } from "effect"
 import { Reactivity } from "effect/reactivity/Reactivity"
 import { connectWithin, forDriver, type Host } from "./ConnectionOptions.ts"
 import { type Connector, make as makeConnector } from "./Connector.ts"
@@ -52,13 +52,12 @@ export const make = Effect.fnUntraced(function*(options: { readonly prepare: boo
   /** The connector, and the driver's options for it. */
   const prepare = (host: Host, answerWithin: Duration.Duration, taken: SessionSettings.Taken) => {
     const connectTimeout = connectWithin(host, answerWithin)
-    let stream: TlsStream | undefined
     const { tls } = host
     const connector = makeConnector({
       host: host.host,
       port: host.port,
       path: host.path,
-      secure: tls === undefined || !taken.tls ? undefined : (socket) => stream = new TlsStream(socket, tls),
+      secure: tls === undefined || !taken.tls ? undefined : (socket) => new TlsStream(socket, tls),
       answerWithin: Duration.toMillis(Duration.max(answerWithin, connectTimeout))
     })
     const configuration = {
@@ -67,23 +66,21 @@ export const make = Effect.fnUntraced(function*(options: { readonly prepare: boo
       prepare: options.prepare,
       connectTimeout
     }
-    return { connector, configuration, isEncrypted: () => stream?.isEncrypted ?? false }
+    return { connector, configuration }
   }
 
   /** One attempt. */
   const attempt = Effect.fnUntraced(
     function*(host: Host, answerWithin: Duration.Duration, taken: SessionSettings.Taken) {
       const scope = yield* Scope.make()
-      const { configuration, connector, isEncrypted } = prepare(host, answerWithin, taken)
+      const { configuration, connector } = prepare(host, answerWithin, taken)
       const opened = yield* makeClient(configuration).pipe(
         Effect.provideService(Reactivity, reactivity),
         Scope.provide(scope),
         Effect.onError(() => Effect.forkDetach(Scope.close(scope, Exit.void))),
         Effect.result
       )
-      return opened._tag === "Success"
-        ? { _tag: "Opened" as const, client: opened.success, connector, scope }
-        : { _tag: "Refused" as const, error: opened.failure, isEncrypted: isEncrypted() }
+      return Result.map(opened, (client) => ({ client, connector, scope }))
     }
   )
 
@@ -96,13 +93,12 @@ export const make = Effect.fnUntraced(function*(options: { readonly prepare: boo
     // It takes less each time.
     while (true) {
       const outcome = yield* attempt(host, answerWithin, taken)
-      if (outcome._tag === "Opened") {
+      if (Result.isSuccess(outcome)) {
         if (!isFresh) learned.set(host, { taken, at: now })
-        return outcome
+        return outcome.success
       }
-      const isOptionalTls = host.tls?.isOptional === true && outcome.isEncrypted
-      const less = SessionSettings.withLess(outcome.error, taken, isOptionalTls)
-      if (less === undefined) return yield* Effect.fail(outcome.error)
+      const less = SessionSettings.withLess(outcome.failure, taken, host.tls?.isOptional === true)
+      if (less === undefined) return yield* Effect.fail(outcome.failure)
       if (taken.options && !less.options) yield* sayOnce(SessionSettings.explainOptions(host.name))
       taken = less
       learned.set(host, { taken, at: now })

@@ -48,12 +48,14 @@ const refusals = new Set(["08P01", "0A000", "42704", "22023"])
  * What is worth another attempt after this failure to connect: less than before, or `undefined` if how we began was not the
  * reason. A name in `options` that does not exist is the user's to mend, and no reason to leave them out.
  *
- * `isOptionalTls`: the connection had TLS, and need not have. As libpq does, one that `pg_hba.conf` does not admit is tried without.
+ * `isTlsOptional`: as libpq does, a connection whose TLS fails, or that `pg_hba.conf` does not admit, is then tried without. A
+ * certificate that is not trusted is not among the failures: who names one wants it verified.
  */
-export const withLess = (error: unknown, before: Taken, isOptionalTls: boolean): Taken | undefined => {
+export const withLess = (error: unknown, before: Taken, isTlsOptional: boolean): Taken | undefined => {
   const { code = "", detail } = describe(error)
-  if (before.tls && isOptionalTls && code === "28000" && detail.includes("pg_hba.conf")) {
-    return { ...before, tls: false }
+  if (before.tls && isTlsOptional) {
+    const isRefused = code === "28000" && detail.includes("pg_hba.conf")
+    if (isRefused || code === "EPROTO" || code.startsWith("ERR_SSL_")) return { ...before, tls: false }
   }
   if (!refusals.has(code)) return undefined
   if (before.settings && names.some((name) => new RegExp(`\\b${name}\\b`).test(detail))) {

@@ -33,11 +33,6 @@ export class TlsStream extends Duplex {
     raw.write(request)
   }
 
-  /** Whether what is said is encrypted: known once something was read. */
-  get isEncrypted(): boolean {
-    return this.#inner !== undefined && this.#inner !== this.#raw
-  }
-
   #answered(chunk: Buffer) {
     const [answer] = chunk
     // An error that the server had before it understood anything is the driver's to read.
