@@ -58,7 +58,9 @@ export const resolve = Effect.fnUntraced(function*(url: Redacted.Redacted<string
  */
 const systemUser = Effect.fnUntraced(function*({ addresses }: ConnectionUrl.ConnectionUrl) {
   if (!addresses.every(({ isSocket }) => isSocket)) {
-    return yield* new ConnectionUrl.InvalidDatabaseUrl({ problem: "it names no user" })
+    return yield* new ConnectionUrl.InvalidDatabaseUrl({
+      problem: `it names no user: expected ${ConnectionUrl.form}`
+    })
   }
   return yield* Effect.try({
     try: () => userInfo().username,

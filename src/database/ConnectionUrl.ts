@@ -10,8 +10,7 @@ import { isIPv6 } from "node:net"
 
 export class InvalidDatabaseUrl extends Data.TaggedError("InvalidDatabaseUrl")<{ readonly problem: string }> {
   override get message() {
-    return `not a usable PostgreSQL URL: ${this.problem}; expected postgres://user:password@host:5432/database, ` +
-      "with several hosts separated by commas"
+    return `not a usable PostgreSQL URL: ${this.problem}`
   }
 }
 
@@ -40,6 +39,9 @@ export interface ConnectionUrl {
   /** For one attempt to one host. */
   readonly connectTimeoutSeconds: number | undefined
 }
+
+/** For whoever has to mend one. */
+export const form = "postgres://user:password@host:5432/database"
 
 const defaultPort = 5432
 
@@ -119,7 +121,7 @@ export const parse = (text: string): Result.Result<ConnectionUrl, InvalidDatabas
 
 const read = (text: string): ConnectionUrl => {
   const scheme = /^postgres(?:ql)?:\/\//.exec(text)
-  if (scheme === null) return fault("it does not start with postgres://")
+  if (scheme === null) return fault(`it does not start with postgres://: expected ${form}`)
   const { hosts, password, path, ports, query, user } = split(text.slice(scheme[0].length))
   const given: Parameters = {
     user: decode(user, "the user"),

@@ -13,7 +13,7 @@ import { SqlClient } from "effect/sql/SqlClient"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { connectWithin, type Host, type Hosts, resolve } from "./ConnectionOptions.ts"
 import { close, connectionLifetime, type Connections, make as makeConnections } from "./Connections.ts"
-import type { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
+import { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
 import { within } from "./Deadline.ts"
 import { Link, type ServerIdentity } from "./Link.ts"
 import { Listener } from "./Listener.ts"
@@ -190,7 +190,10 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 export const layer = (options: Options): Layer.Layer<Link | Listener, InvalidDatabaseUrl, Replica> =>
   Layer.effectContext(Effect.gen(function*() {
     const hosts = yield* resolve(options.url)
-    const listenHosts = options.listenUrl === undefined ? undefined : yield* resolve(options.listenUrl)
+    const listenHosts = options.listenUrl === undefined ? undefined : yield* Effect.mapError(
+      resolve(options.listenUrl),
+      ({ problem }) => new InvalidDatabaseUrl({ problem: `in that for LISTEN, ${problem}` })
+    )
     return yield* make(options, hosts, listenHosts)
   })).pipe(Layer.provide(reactivityLayer))
 
