@@ -85,7 +85,7 @@ const unsupportedParameters = new Set([
   "tcp_user_timeout"
 ])
 
-const supportedParameters = [
+export const supportedParameters = [
   "host",
   "port",
   "user",

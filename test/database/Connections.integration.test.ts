@@ -2,18 +2,22 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
+import { spawnSync } from "node:child_process"
 import { chmodSync, mkdtempSync, rmSync } from "node:fs"
 import { createServer, type Socket } from "node:net"
 import { tmpdir, userInfo } from "node:os"
 import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll } from "vitest"
 import { resolve } from "../../src/database/ConnectionOptions.ts"
 import * as Connections from "../../src/database/Connections.ts"
+import { sslModes, supportedParameters } from "../../src/database/ConnectionUrl.ts"
 import { Database } from "../../src/database/Database.ts"
 import { Replica } from "../../src/database/Replica.ts"
 import { noAnswerCode } from "../../src/database/Unavailable.ts"
 import { Loops } from "../../src/loop/Loops.ts"
 import * as Certificates from "../support/Certificates.ts"
+import { examplesOf, readPage } from "../support/documents.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
 import { open, until, untilAvailable, untilUnavailable } from "../support/realDatabase.ts"
 
@@ -410,4 +414,72 @@ describe("sslmode", () => {
       assert.match(yield* refusal("postgres://localhost/db"), /names no user/)
     })
   )
+})
+
+describe("docs/connections.md", () => {
+  const page = readPage("docs/connections.md")
+
+  test(
+    "has examples that work, each at a real server",
+    Effect.gen(function*() {
+      const certificates = yield* Certificates.make
+      const directory = yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const made = mkdtempSync(join(tmpdir(), "lull-socket-"))
+          chmodSync(made, 0o777)
+          return made
+        }),
+        (made) => Effect.sync(() => rmSync(made, { recursive: true }))
+      )
+      const server = yield* PostgresServer.make({
+        files: certificates.server.files,
+        configuration: { ...certificates.server.configuration, unix_socket_directories: directory }
+      })
+      for (const name of new Set(["app", userInfo().username])) {
+        yield* server.execute(`create role ${name} superuser login`)
+      }
+      yield* server.execute("create database app owner app")
+      for (const statement of examplesOf(page, "sql").join("").trim().split("\n")) yield* server.execute(statement)
+      const examples = examplesOf(page, "text")
+      assert.lengthOf(examples, 7)
+      for (const example of examples) {
+        const url = example.trim()
+          .replaceAll(/(?:db|standby)\.example(?::5432)?/g, `localhost:${server.port}`)
+          .replaceAll("/etc/lull/ca", certificates.path("ca"))
+          .replaceAll("/etc/lull/app", certificates.path("client"))
+          .replace("%2Frun%2Fpostgresql", `${encodeURIComponent(directory)}:${server.port}`)
+          .replace("host=/run/postgresql", `host=${directory}&port=${server.port}`)
+        const database = yield* ask(url, "select current_database()::text as name")
+        assert.deepStrictEqual(database, { name: "app" }, example)
+      }
+    })
+  )
+
+  it("names all parameters and modes", () => {
+    for (const name of supportedParameters) assert.include(page, `\`${name}\``)
+    for (const mode of sslModes) assert.include(page, `\`${mode}\``)
+  })
+})
+
+describe("lull serve", () => {
+  const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+
+  it("says in one line what is wrong with the URL, and ends", () => {
+    const cases: ReadonlyArray<readonly [url: string, line: RegExp]> = [
+      ["postgres://u:hush@localhost/db?sslmode=no-verify", /^LULL_DATABASE_URL is wrong: .*one of disable, allow/],
+      ["postgres://localhost/db", /names no user/],
+      ["postgres://u:hush@localhost/db?sslrootcert=/nowhere/ca", /sslrootcert cannot be read: ENOENT/]
+    ]
+    for (const [url, line] of cases) {
+      const { status, stderr } = spawnSync(process.execPath, [main, "serve"], {
+        encoding: "utf8",
+        env: { PATH: process.env["PATH"], LULL_LISTEN: "127.0.0.1:0", LULL_LOG_FILE: "none", LULL_DATABASE_URL: url }
+      })
+      assert.strictEqual(status, 1, stderr)
+      const lines = stderr.trim().split("\n")
+      assert.lengthOf(lines, 1, stderr)
+      assert.match(lines[0] ?? "", line)
+      assert.notInclude(stderr, "hush")
+    }
+  }, 60_000)
 })
