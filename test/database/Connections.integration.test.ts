@@ -178,7 +178,7 @@ describe("a connection URL", () => {
   test(
     "bounds one attempt to one host by connect_timeout",
     Effect.gen(function*() {
-      const silent = yield* silentServer
+      const silent = yield* answering()
       const opened = yield* open({
         url: `postgres://postgres@127.0.0.1:${silent},${address()}/postgres?connect_timeout=1`,
         // Longer than this test may take.
@@ -220,11 +220,12 @@ describe("a connection URL", () => {
   )
 })
 
-/** Accepts connections and never says anything. */
-const silentServer = Effect.gen(function*() {
+/** Accepts connections, and gives this answer to the first that it hears, or none. */
+const answering = Effect.fnUntraced(function*(answer?: Uint8Array) {
   const sockets = new Set<Socket>()
   const listening = createServer((socket) => {
     sockets.add(socket.on("error", () => {}))
+    if (answer !== undefined) socket.once("data", () => socket.write(answer))
   })
   yield* Effect.acquireRelease(
     Effect.callback<void>((resume) => void listening.listen(0, "127.0.0.1", () => resume(Effect.void))),
@@ -266,21 +267,23 @@ describe("sslmode", () => {
   const url = (host: string, query: string, user = "postgres") =>
     `postgres://${user}:hush@${host}:${server.port}/postgres?${query}`
 
-  const accepted: ReadonlyArray<readonly [query: () => string, host: string, encrypted: boolean]> = [
-    [() => "", "127.0.0.1", true],
-    [() => "sslmode=disable", "127.0.0.1", false],
-    [() => "sslmode=allow", "127.0.0.1", true],
-    [() => "sslmode=prefer", "127.0.0.1", true],
-    [() => "sslmode=require", "127.0.0.1", true],
-    [() => `sslmode=require&sslrootcert=${file("ca.crt")}`, "127.0.0.1", true],
-    [() => `sslmode=verify-ca&sslrootcert=${file("ca.crt")}`, "127.0.0.1", true],
-    [() => `sslmode=verify-full&sslrootcert=${file("ca.crt")}`, "localhost", true]
+  const accepted: ReadonlyArray<readonly [query: string, host: string, encrypted: boolean]> = [
+    ["", "127.0.0.1", true],
+    ["sslmode=disable", "127.0.0.1", false],
+    ["sslmode=allow", "127.0.0.1", true],
+    ["sslmode=prefer", "127.0.0.1", true],
+    ["sslmode=require", "127.0.0.1", true],
+    ["sslmode=require&sslrootcert=ca.crt", "127.0.0.1", true],
+    ["sslmode=verify-ca&sslrootcert=ca.crt", "127.0.0.1", true],
+    ["sslmode=verify-full&sslrootcert=ca.crt", "localhost", true]
   ]
   for (const [query, host, encrypted] of accepted) {
-    const name = /^\(\) => ["`](.*?)(\$.*)?["`]$/.exec(String(query))?.[1] ?? ""
     test(
-      `${name || "nothing"} at ${host} is ${encrypted ? "encrypted" : "in clear"}`,
-      Effect.suspend(() => Effect.map(isEncrypted(url(host, query())), (is) => assert.strictEqual(is, encrypted)))
+      `${query || "no mode"} at ${host} is ${encrypted ? "encrypted" : "in clear"}`,
+      Effect.gen(function*() {
+        const is = yield* isEncrypted(url(host, query.replace("ca.crt", file("ca.crt"))))
+        assert.strictEqual(is, encrypted)
+      })
     )
   }
 
@@ -351,6 +354,29 @@ describe("sslmode", () => {
       yield* Connections.close(opened, new Error("the test is over"))
       yield* until(() => opened.connector.size() === 0)
     }).pipe(Effect.ensuring(Effect.suspend(() => server.resume)))
+  )
+
+  test(
+    "believes no answer that was put before TLS by somebody in between, nor another program's",
+    Effect.gen(function*() {
+      for (const answer of ["SX", "HTTP/1.1 400 Bad Request\r\n\r\n"]) {
+        const port = yield* answering(Buffer.from(answer))
+        const said = yield* failure(`postgres://u@127.0.0.1:${port}/d?sslmode=require`)
+        assert.match(said, /^Misconfigured: the server's answer to SSLRequest is not that of PostgreSQL/)
+      }
+    })
+  )
+
+  test(
+    "says what a server says that refuses before TLS",
+    Effect.gen(function*() {
+      const fields = Buffer.from("SFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0")
+      const head = Buffer.alloc(5)
+      head.write("E")
+      head.writeInt32BE(fields.length + 4, 1)
+      const port = yield* answering(Buffer.concat([head, fields]))
+      assert.match(yield* failure(`postgres://u@127.0.0.1:${port}/d`), /^Refusing: sorry, too many clients already/)
+    })
   )
 
   test(
