@@ -1,6 +1,7 @@
 import { defineConfig } from "vitest/config"
 
-// Three projects, by what a test needs: nothing but `TestClock` (unit), many seeds (simulation), a real server (integration).
+// Four projects, by what a test needs: nothing but `TestClock` (unit), many seeds (simulation), a real server (integration),
+// packages of Debian (debian), which `npm test` leaves out: see `.ci/run`.
 // Integration files run one after another: each starts its own PostgreSQL, and two of them on two cores disturb
 // each other's outages.
 export default defineConfig({
@@ -10,7 +11,11 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/**/*.integration.test.ts", "test/**/*.simulation.test.ts"],
+          exclude: [
+            "test/**/*.integration.test.ts",
+            "test/**/*.simulation.test.ts",
+            "test/**/*.debian.test.ts"
+          ],
           // Properties with thousands of runs, on a machine that is busy with the other projects.
           testTimeout: 60_000
         }
@@ -22,6 +27,15 @@ export default defineConfig({
         test: {
           name: "integration",
           include: ["test/**/*.integration.test.ts"],
+          fileParallelism: false,
+          testTimeout: 30_000,
+          hookTimeout: 60_000
+        }
+      },
+      {
+        test: {
+          name: "debian",
+          include: ["test/**/*.debian.test.ts"],
           fileParallelism: false,
           testTimeout: 30_000,
           hookTimeout: 60_000

@@ -5,7 +5,7 @@
  */
 import { Config, Data, Duration, Effect, Option, Redacted, Result, Schema } from "effect"
 import { isAbsolute, resolve } from "node:path"
-import { parse as parseDatabaseUrl } from "./database/ConnectionUrl.ts"
+import { form as databaseUrlForm, parse as parseDatabaseUrl } from "./database/ConnectionUrl.ts"
 import { limits, type Tags } from "./provisioner/Job.ts"
 import { RelayRegion } from "./tailnet/Protocol.ts"
 
@@ -85,7 +85,7 @@ const url = (text: string | undefined): Result.Result<Redacted.Redacted<string> 
   const parsed = parseDatabaseUrl(text)
   return Result.isSuccess(parsed)
     ? ok(Redacted.make(text))
-    : wrong(`postgres://user:password@host:5432/database (${parsed.failure.problem})`)
+    : wrong(`a PostgreSQL URL (${parsed.failure.problem}); see docs/connections.md`)
 }
 
 const readListen = (text: string | undefined): Result.Result<Listen, string> => {
@@ -148,7 +148,7 @@ const table = {
   databaseUrl: row({
     name: "LULL_DATABASE_URL",
     fallback: "none: an embedded PostgreSQL in LULL_DATA_DIR",
-    meaning: "postgres://user:password@host:5432/database; several hosts separated by commas",
+    meaning: `${databaseUrlForm}; several hosts separated by commas, parameters as in docs/connections.md`,
     isSecret: true,
     read: url
   }),

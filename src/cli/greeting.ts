@@ -1,30 +1,17 @@
 /** What the service says of itself when it starts: pure. */
+import { Result } from "effect"
+import * as ConnectionUrl from "../database/ConnectionUrl.ts"
 import type { Tags } from "../provisioner/Job.ts"
 
-const decoded = (text: string): string => {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
-}
-
-const parts = /^postgres(?:ql)?:\/\/(?:([^@/?#]*)@)?([^/?#]*)(?:\/([^?#]*))?(?:\?([^#]*))?/
-
-/** Host, port, name and role of a URL; of its other parts, nothing, as they may be secret. */
-export const describeDatabase = (url: string): string => {
-  const [, login = "", authority = "", path = "", query = ""] = parts.exec(url.trim()) ?? []
-  const parameters = new URLSearchParams(query)
-  const port = parameters.get("port") ?? "5432"
-  const hosts = (authority === "" ? parameters.get("host") ?? "" : authority).split(",").map((part) => {
-    const host = decoded(part)
-    // A socket is a file.
-    return host.startsWith("/") || /:\d+$/.test(host) ? host : `${host}:${port}`
+/** Host, port, name and role of a URL that was found to be one; of its other parts, nothing, as they may be secret. */
+export const describeDatabase = (url: string): string =>
+  Result.match(ConnectionUrl.parse(url), {
+    onFailure: () => "database",
+    onSuccess: ({ addresses, database, user }) => {
+      const role = user === undefined ? "" : ` as role ${user}`
+      return `database ${database ?? user ?? ""} at ${addresses.map(ConnectionUrl.nameOf).join(", ")}${role}`
+    }
   })
-  const role = decoded(login.split(":")[0] ?? "") || (parameters.get("user") ?? "")
-  const name = decoded(path) || (parameters.get("dbname") ?? "")
-  return `database ${name} at ${hosts.join(", ")}${role === "" ? "" : ` as role ${role}`}`
-}
 
 export interface WorkerSettings {
   readonly slots: number

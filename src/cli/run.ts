@@ -89,7 +89,11 @@ const teardown = (
   // Bad flags have been explained by the command line already.
   if (hasTag(error, "ShowHelp")) return onExit(usageError)
   process.stderr.write(`${explain(exit.cause)}\n`)
-  onExit(hasTag(error, "InvalidSettings") ? usageError : Runtime.getErrorExitCode(error))
+  onExit(
+    hasTag(error, "InvalidSettings") || hasTag(error, "InvalidDatabaseUrl")
+      ? usageError
+      : Runtime.getErrorExitCode(error)
+  )
 }
 
 const hasTag = (error: unknown, tag: string) =>

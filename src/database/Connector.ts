@@ -1,5 +1,5 @@
 /**
- * Opens the TCP connections of a connection pool, one at a time, and can close them all.
+ * Opens the connections of a connection pool, over TCP or a Unix socket, one at a time, and can close them all.
  *
  * Two things the driver does not do are done here, in its `stream` factory:
  *
@@ -11,18 +11,23 @@
  */
 import { lookup } from "node:dns"
 import { Socket } from "node:net"
+import type { Duplex } from "node:stream"
 import { noAnswerCode } from "./Unavailable.ts"
 
 export interface Options {
   readonly host: string
   readonly port: number
+  /** Of a Unix socket: then host and port are not used. */
+  readonly path?: string | undefined
+  /** Makes of a socket the stream that the driver speaks through. Default: the socket itself. */
+  readonly secure?: ((socket: Socket) => Duplex) | undefined
   /** In milliseconds. */
   readonly answerWithin: number
 }
 
 export interface Connector {
   /** The driver's `stream` factory. */
-  readonly stream: () => Socket
+  readonly stream: () => Duplex
   /** Destroys all connections and refuses new ones, with this error. */
   readonly refuse: (error: Error) => void
   /** The connections that are open or being opened. */
@@ -58,22 +63,36 @@ export const make = (options: Options): Connector => {
     }
     // Made before it connects: Node may call `lookup` before `connect` returns.
     const socket = new Socket().setNoDelay(true)
-    socket.connect({
-      host: placeholder,
-      port: options.port,
-      lookup: (_, lookupOptions, callback) => {
-        waiting.push((refused) => {
-          if (refused !== undefined) return callback(refused, "", 0)
-          if (socket.destroyed) return next()
-          holdsTurn = true
-          lookup(options.host, lookupOptions, callback)
-        })
-        if (!attempting) {
-          attempting = true
-          next()
-        }
+    /** Calls `connect` when it is its turn, or `refused`. */
+    const takeTurn = (connect: () => void, refused: (refusal: Error) => void) => {
+      waiting.push((refusal) => {
+        if (refusal !== undefined) return refused(refusal)
+        if (socket.destroyed) return next()
+        holdsTurn = true
+        connect()
+      })
+      if (!attempting) {
+        attempting = true
+        next()
       }
-    })
+    }
+    const { path } = options
+    if (path === undefined) {
+      socket.connect({
+        host: placeholder,
+        port: options.port,
+        lookup: (_, lookupOptions, callback) =>
+          takeTurn(
+            () => lookup(options.host, lookupOptions, callback),
+            (refusal) => callback(refusal, "", 0)
+          )
+      })
+    } else {
+      // There is nothing to look up: what is written before its turn waits in the socket.
+      socket.cork()
+      socket.once("connect", () => socket.uncork())
+      takeTurn(() => socket.connect({ path }), (refusal) => socket.destroy(refusal))
+    }
     sockets.add(socket)
     let connected = false
     socket.once("connect", () => {
@@ -88,7 +107,7 @@ export const make = (options: Options): Connector => {
     socket.on("error", (error) => {
       if (!connected) refusal ??= error
     })
-    return watched(socket, options.answerWithin)
+    return watched(options.secure === undefined ? socket : options.secure(socket), options.answerWithin)
   }
 
   return {
@@ -102,8 +121,8 @@ export const make = (options: Options): Connector => {
   }
 }
 
-/** A socket that destroys itself when the server owes it an answer for longer than `answerWithin` milliseconds. */
-export const watched = (socket: Socket, answerWithin: number): Socket => {
+/** A stream that destroys itself when the server owes it an answer for longer than `answerWithin` milliseconds. */
+export const watched = (socket: Duplex, answerWithin: number): Duplex => {
   // A watchdog on the real clock, on purpose: it guards a real socket, and has to go off while every fiber hangs.
   let timer: NodeJS.Timeout | undefined
   const settle = () => {

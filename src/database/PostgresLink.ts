@@ -6,12 +6,13 @@
  * one server that a probe found to take writes, its connections live five minutes at most, and after each outage, and
  * after each doubt, there is a new one. The old one's sockets are destroyed, its scope is closed in the background.
  */
-import { make as makePool, makeClient, PgClient } from "@effect/sql-pg/PgClient"
-import { Cause, Clock, Context, Duration, Effect, Exit, Layer, Redacted, Scope } from "effect"
-import { layer as reactivityLayer, Reactivity } from "effect/reactivity/Reactivity"
+import { PgClient } from "@effect/sql-pg/PgClient"
+import { Cause, Clock, Context, Duration, Effect, Exit, Layer, type Redacted } from "effect"
+import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
-import { type Host, type Hosts, type InvalidDatabaseUrl, parse } from "./ConnectionUrl.ts"
-import { type Connector, make as makeConnector } from "./Connector.ts"
+import { connectWithin, type Host, type Hosts, resolve } from "./ConnectionOptions.ts"
+import { close, connectionLifetime, type Connections, make as makeConnections } from "./Connections.ts"
+import { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
 import { within } from "./Deadline.ts"
 import { Link, openTransaction, type ServerIdentity } from "./Link.ts"
 import { Listener } from "./Listener.ts"
@@ -36,9 +37,6 @@ export interface Options {
 export const defaultDeadline = Duration.seconds(5)
 const defaultProbeDeadline = Duration.seconds(3)
 
-/** No connection outlives this: whatever a pooler or a name in front of the server changes is followed by then. */
-const connectionLifetime = Duration.minutes(5)
-
 /** Of a pool to a server that comes and goes. */
 const carefulConnections = 2
 
@@ -48,12 +46,6 @@ const migrationDeadline = Duration.minutes(1)
 /** The same, for somebody who asked for it and waits. */
 const commandDeadline = Duration.hours(1)
 
-interface Connections {
-  readonly client: PgClient
-  readonly connector: Connector
-  readonly scope: Scope.Closeable
-}
-
 interface Heartbeat extends Connections {
   readonly host: Host
   readonly openedAt: number
@@ -62,53 +54,16 @@ interface Heartbeat extends Connections {
 
 export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, listenHosts: Hosts | undefined) {
   const replica = yield* Replica
-  const reactivity = yield* Reactivity
   const deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
   const probeDeadline = Duration.fromInputUnsafe(options.probeDeadline ?? defaultProbeDeadline)
-  const prepare = options.prepare ?? true
-
-  const configuration = (host: Host, connector: Connector, within: Duration.Duration) => ({
-    url: Redacted.make(host.url),
-    stream: connector.stream,
-    prepare,
-    connectTimeout: within,
-    applicationName: "lull",
-    // A pooler in transaction mode refuses parameters that it does not know, and cannot prepare either.
-    ...(prepare ? { startupParameters: { ...serverTimeouts(within), ...planning } } : {})
+  const { inspect, pool: openHostPool, single: openSingle } = yield* makeConnections({
+    prepare: options.prepare ?? true
   })
 
-  const close = (connections: Connections, cause: Error) =>
-    Effect.sync(() => connections.connector.refuse(cause)).pipe(
-      Effect.andThen(Effect.forkDetach(Scope.close(connections.scope, Exit.void), { startImmediately: true })),
-      Effect.asVoid
-    )
-
-  const openSingle = Effect.fnUntraced(function*(host: Host, answerWithin: Duration.Duration) {
-    const scope = yield* Scope.make()
-    const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(answerWithin) })
-    const client = yield* makeClient(configuration(host, connector, answerWithin)).pipe(
-      Effect.provideService(Reactivity, reactivity),
-      Scope.provide(scope),
-      Effect.onError(() => Effect.forkDetach(Scope.close(scope, Exit.void)))
-    )
-    return { client, connector, scope }
-  })
-
-  const openPool = Effect.fnUntraced(function*(host: Host, carefully: boolean) {
+  const openPool = (host: Host, carefully: boolean) => {
     const maxConnections = options.maxConnections ?? 10
-    const scope = yield* Scope.make()
-    const connector = makeConnector({
-      host: host.host,
-      port: host.port,
-      answerWithin: shares.socket * Duration.toMillis(deadline)
-    })
-    const client = yield* makePool({
-      ...configuration(host, connector, deadline),
-      maxConnections: carefully ? Math.min(carefulConnections, maxConnections) : maxConnections,
-      connectionTTL: connectionLifetime
-    }).pipe(Effect.provideService(Reactivity, reactivity), Scope.provide(scope))
-    return { client, connector, scope }
-  })
+    return openHostPool(host, deadline, carefully ? Math.min(carefulConnections, maxConnections) : maxConnections)
+  }
 
   const beat = (client: PgClient) =>
     client`insert into lull.replica (id, name) values (${replica.id}, ${replica.name})
@@ -162,8 +117,9 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
   /** A heartbeat over a new connection, which is kept if it was written. */
   const probeHost = Effect.fnUntraced(function*(host: Host) {
-    const connections = yield* within(openSingle(host, probeDeadline), probeDeadline)
+    const connections = yield* within(openSingle(host, probeDeadline), connectWithin(host, probeDeadline))
     return yield* Effect.gen(function*() {
+      yield* within(inspect(connections.client, host), probeDeadline)
       const identity = yield* within(readIdentity(connections.client), probeDeadline)
       yield* schema.ensure(connectionsOfSchema(host, connections.client, migrationDeadline))
       yield* within(beat(connections.client), probeDeadline)
@@ -254,31 +210,13 @@ export const layer = (
   options: Options
 ): Layer.Layer<Link | Listener | Migrations.Migrator, InvalidDatabaseUrl, Replica> =>
   Layer.effectContext(Effect.gen(function*() {
-    const hosts = yield* Effect.fromResult(parse(Redacted.value(options.url)))
-    const listenHosts = options.listenUrl === undefined
-      ? undefined
-      : yield* Effect.fromResult(parse(Redacted.value(options.listenUrl)))
+    const hosts = yield* resolve(options.url)
+    const listenHosts = options.listenUrl === undefined ? undefined : yield* Effect.mapError(
+      resolve(options.listenUrl),
+      ({ problem }) => new InvalidDatabaseUrl({ problem: `in that for LISTEN, ${problem}` })
+    )
     return yield* make(options, hosts, listenHosts)
   })).pipe(Layer.provide(reactivityLayer))
-
-/**
- * A prepared statement keeps a plan that was made when the tables were empty, and then reads all of them, each time, until
- * they are analyzed: sixty thousand jobs later an acquire took 300 milliseconds. All that Lull looks for has an index.
- * Without `jit`, as servers before 18 take the price of a scan that cannot be avoided for a reason to compile it.
- */
-const planning = { enable_seqscan: "off", jit: "off" }
-
-/**
- * The server answers first, then the socket ends, and then the door: a lock that is waited for, a statement that takes too long
- * and a server that does not answer are three things, and no two of these race.
- */
-const shares = { lock: 0.4, statement: 0.8, socket: 0.9 } as const
-
-const serverTimeouts = (deadline: Duration.Duration) => ({
-  lock_timeout: `${Math.round(shares.lock * Duration.toMillis(deadline))}ms`,
-  statement_timeout: `${Math.round(shares.statement * Duration.toMillis(deadline))}ms`,
-  idle_in_transaction_session_timeout: `${2 * Duration.toMillis(deadline)}ms`
-})
 
 /** Managed services may not let everybody ask for these; then a change of server goes unnoticed, and nothing else. */
 const readIdentity = (client: PgClient) =>

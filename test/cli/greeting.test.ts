@@ -15,9 +15,9 @@ describe("what a service says of itself", () => {
         ["postgres://app:hush@db:6000/app", "database app at db:6000 as role app"],
         ["postgresql://app@db/app?sslmode=require&password=hush", "database app at db:5432 as role app"],
         ["postgres://u%40x:hush@a,b:1,[::1]/d%2Fe", "database d/e at a:5432, b:1, [::1]:5432 as role u@x"],
-        ["postgres://u:hush@%2Frun%2Fpostgresql/d", "database d at /run/postgresql as role u"],
-        ["postgres:///d?host=/run/postgresql&user=u&password=hush", "database d at /run/postgresql as role u"],
-        ["postgres://db/d", "database d at db:5432"]
+        ["postgres://u:hush@%2Frun%2Fpostgresql/d", "database d at /run/postgresql:5432 as role u"],
+        ["postgres:///d?host=/run/postgresql&user=u&password=hush", "database d at /run/postgresql:5432 as role u"],
+        ["postgres://u@db?sslmode=disable", "database u at db:5432 as role u"]
       ] as const
     ) assert.strictEqual(describeDatabase(url), text)
   })

@@ -34,6 +34,10 @@ export interface Options {
   readonly configuration?: Readonly<Record<string, string>>
   /** Runs the server under this command, as `faketime`'s preload: `exec` of the program and its arguments follows. */
   readonly under?: string
+  /** Files in the data directory, for its account alone: certificates and their keys. */
+  readonly files?: Readonly<Record<string, string>>
+  /** Lines of `pg_hba.conf`, before that which trusts everybody. */
+  readonly hba?: ReadonlyArray<string>
   /** Whether it waits for the disk. Default: no, which survives everything but the end of the machine. */
   readonly fsync?: boolean
   /** A server that is stopped: the new one is its standby. */
@@ -215,6 +219,13 @@ const makeCluster = Effect.fnUntraced(function*(options: Options) {
   const { from, under } = options
   if (from === undefined) {
     yield* Cluster.initialise(cluster, { user: "postgres", isDurable: options.fsync ?? false })
+    yield* Effect.sync(() => {
+      for (const [name, content] of Object.entries(options.files ?? {})) writeOwned(cluster, name, content)
+      if (options.hba !== undefined) {
+        const hba = readFileSync(join(data, "pg_hba.conf"), "utf8")
+        writeOwned(cluster, "pg_hba.conf", `${options.hba.join("\n")}\n${hba}`)
+      }
+    })
     if (under === undefined) return cluster
     const wrapper = join(directory, "postgres")
     writeFileSync(wrapper, `#!/bin/sh\n${under} "${binaries.postgres}" "$@"\n`, { mode: 0o755 })
@@ -222,10 +233,7 @@ const makeCluster = Effect.fnUntraced(function*(options: Options) {
   }
   yield* Effect.sync(() => {
     execFileSync("cp", ["-Rp", from.cluster.data, data])
-    writeFileSync(join(data, "standby.signal"), "")
-    if (chosen.account.ids !== undefined) {
-      chownSync(join(data, "standby.signal"), chosen.account.ids.uid, chosen.account.ids.gid)
-    }
+    writeOwned(cluster, "standby.signal", "")
     appendFileSync(
       join(data, "postgresql.auto.conf"),
       `primary_conninfo = 'host=127.0.0.1 port=${from.port} user=postgres'\n`
@@ -233,6 +241,12 @@ const makeCluster = Effect.fnUntraced(function*(options: Options) {
   })
   return cluster
 })
+
+const writeOwned = ({ account, data }: Cluster.Cluster, name: string, content: string) => {
+  const path = join(data, name)
+  writeFileSync(path, content, { mode: 0o600 })
+  if (account.ids !== undefined) chownSync(path, account.ids.uid, account.ids.gid)
+}
 
 const statement = (url: string, sql: string) =>
   Effect.scoped(Effect.flatMap(

@@ -45,6 +45,10 @@ export const examplesIn = (page: string): ReadonlyArray<Example> => {
 export const examplesOf = (page: string, language: string): ReadonlyArray<Example> =>
   examplesIn(page).filter((example) => example.language === language)
 
+/** The blocks of text: what a page shows and nobody types. */
+export const textsOf = (page: string): ReadonlyArray<string> =>
+  [...readPage(page).matchAll(blocks)].flatMap(([, language, code = ""]) => language === "text" ? [code] : [])
+
 /** TypeScript in the doc comments of the sources. */
 export const commentExamples = (): ReadonlyArray<{ readonly name: string; readonly code: string }> =>
   globSync("src/**/*.ts", { cwd: root }).toSorted().flatMap((file) =>

@@ -45,7 +45,8 @@ export const open = Effect.fnUntraced(function*({ listenUrl, replica, url, ...op
     store: Context.get(services, JobStore),
     state: Effect.sync(() => SubscriptionRef.getUnsafe(availability.state)),
     /** One statement through the door. */
-    query: (text: string) => database.write("test.query", Effect.flatMap(PgClient, (sql) => sql.unsafe(text))),
+    query: (text: string) =>
+      database.write("test.query", Effect.flatMap(PgClient, (sql) => sql.unsafe<Record<string, unknown>>(text))),
     close
   }
 })
