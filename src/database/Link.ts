@@ -16,6 +16,8 @@ export interface Work {
   readonly kind: "read" | "write"
   /** What is done, as `Service.method`. */
   readonly operation: string
+  /** Over the connection of the heartbeat, if it is there: for what has to get through while the pool is in trouble. Default pool. */
+  readonly lane?: "pool" | "heartbeat" | undefined
 }
 
 export class Link extends Context.Service<Link, {
@@ -25,7 +27,10 @@ export class Link extends Context.Service<Link, {
    * Bounded in time by itself: it fails with `NoAnswer` on a server that does not answer.
    */
   readonly probe: (fresh: boolean) => Effect.Effect<ServerIdentity | undefined, unknown>
-  /** Runs work on a pooled connection. */
+  /**
+   * Runs work on a connection of its own, in its lane. Work that is nested in other work, and all that is in a transaction, runs
+   * on the connection of that; it takes no further one.
+   */
   readonly run: <A, E, R>(
     what: Work,
     work: Effect.Effect<A, E, R>

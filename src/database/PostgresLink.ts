@@ -1,22 +1,27 @@
 /**
- * The way to a real PostgreSQL: a pool for the work, and one connection of its own for the heartbeat, so that slow work
- * never looks like an outage.
+ * The way to a real PostgreSQL: a pool for the work (`PoolGate`), and one connection of its own for the heartbeat, so that slow
+ * work never looks like an outage. All of them are opened by one `Dialer`.
  *
- * A pool never leaves an old primary that went read-only: its connections keep answering. So each pool belongs to the
- * one server that a probe found to take writes, its connections live five minutes at most, and after each outage, and
- * after each doubt, there is a new one. The old one's sockets are destroyed, its scope is closed in the background.
+ * A pool never leaves an old primary that went read-only: its connections keep answering. So each connection belongs to the one
+ * server that a probe found to take writes, lives five minutes at most, and is not used again after an outage, or when the
+ * heartbeat had to be renewed or a server stayed silent: evidence that connections lead to a wrong or a dead place. That one of
+ * them breaks is none.
  */
-import { make as makePool, makeClient, PgClient } from "@effect/sql-pg/PgClient"
+import { makeClient, PgClient } from "@effect/sql-pg/PgClient"
+import { make as makeConnection } from "@effect/sql-pg/PgConnection"
 import { Cause, Clock, Context, Duration, Effect, Exit, Layer, Redacted, Scope } from "effect"
 import { layer as reactivityLayer, Reactivity } from "effect/reactivity/Reactivity"
 import { SqlClient } from "effect/sql/SqlClient"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { type Host, type Hosts, type InvalidDatabaseUrl, parse } from "./ConnectionUrl.ts"
 import { type Connector, make as makeConnector } from "./Connector.ts"
-import { within } from "./Deadline.ts"
-import { Link, type ServerIdentity } from "./Link.ts"
+import { NoAnswer, Severed, within } from "./Deadline.ts"
+import { type Kind, make as makeDialer } from "./Dialer.ts"
+import { Link, type ServerIdentity, type Work } from "./Link.ts"
 import { Listener } from "./Listener.ts"
 import * as Migrations from "./Migrations.ts"
+import * as PoolGate from "./PoolGate.ts"
 import { Replica } from "./Replica.ts"
 import { classify, type Reason } from "./Unavailable.ts"
 
@@ -43,6 +48,20 @@ const connectionLifetime = Duration.minutes(5)
 /** Of a pool to a server that comes and goes. */
 const carefulConnections = 2
 
+/** Logins at a time to a server that is well. */
+const loginsAtOnce = 4
+
+/** What the caller's deadline is given to end the work that it gave up, before its connection is ended under it. */
+const afterDeadline = Duration.seconds(1)
+
+/** The bound of a TCP connection: so many times what the last one took, and no less than this, for a slow machine. */
+const connectTimes = 4
+const connectAtLeast = 850
+
+/** A listener is asked for a sign of life this often, and has so long to give it. */
+const listenerEvery = Duration.seconds(5)
+const listenerWithin = Duration.seconds(3)
+
 /** Migrations may rewrite tables, and wait for those of another replica. */
 const migrationDeadline = Duration.minutes(1)
 
@@ -51,6 +70,12 @@ interface Connections {
   readonly connector: Connector
   readonly scope: Scope.Closeable
 }
+
+/** The connection that work has been lent, as nested work finds it. */
+class Lent extends Context.Service<Lent, {
+  readonly client: PgClient
+  isOver: boolean
+}>()("lull/database/PostgresLink/Lent") {}
 
 interface Heartbeat extends Connections {
   readonly host: Host
@@ -61,48 +86,101 @@ interface Heartbeat extends Connections {
 export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, listenHosts: Hosts | undefined) {
   const replica = yield* Replica
   const reactivity = yield* Reactivity
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  const maxConnections = options.maxConnections ?? 10
   const deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
   const probeDeadline = Duration.fromInputUnsafe(options.probeDeadline ?? defaultProbeDeadline)
   const prepare = options.prepare ?? true
 
-  const configuration = (host: Host, connector: Connector, within: Duration.Duration) => ({
+  const configuration = (
+    host: Host,
+    connector: Connector,
+    within: Duration.Duration,
+    lockWithin = Duration.times(within, 0.4)
+  ) => ({
     url: Redacted.make(host.url),
     stream: connector.stream,
     prepare,
-    connectTimeout: within,
+    // The driver's error says more than that of who waits for it, so it comes first.
+    connectTimeout: Duration.times(Duration.min(within, probeDeadline), 0.9),
     applicationName: "lull",
     // A pooler in transaction mode refuses parameters that it does not know, and cannot prepare either.
-    ...(prepare ? { startupParameters: { ...serverTimeouts(within), ...planning } } : {})
+    ...(prepare ? { startupParameters: { ...serverTimeouts(within, lockWithin), ...keepalive, ...planning } } : {})
   })
 
-  const close = (connections: Connections, cause: Error) =>
-    Effect.sync(() => connections.connector.refuse(cause)).pipe(
+  /** A row that somebody has locked is told as that, and not as a server that does not answer. */
+  const heartbeatLockWithin = Duration.min(Duration.seconds(1), Duration.times(probeDeadline, 0.4))
+
+  const dialer = yield* makeDialer
+  const serverOf = (host: Host) => `${host.host}:${host.port}`
+  /** How long the last TCP connection to each server took. */
+  const connectTook = new Map<string, number>()
+  const connectWithin = (server: string) => {
+    const took = connectTook.get(server)
+    const most = Duration.toMillis(probeDeadline)
+    return took === undefined ? most : Math.min(most, Math.max(connectAtLeast, connectTimes * took))
+  }
+
+  /** At once, with this error for who works with it. */
+  const close = (connections: Pick<Connections, "connector" | "scope">, cause: Error) =>
+    Effect.sync(() => connections.connector.end(cause)).pipe(
       Effect.andThen(Effect.forkDetach(Scope.close(connections.scope, Exit.void), { startImmediately: true })),
       Effect.asVoid
     )
 
-  const openSingle = Effect.fnUntraced(function*(host: Host, answerWithin: Duration.Duration) {
-    const scope = yield* Scope.make()
-    const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(answerWithin) })
-    const client = yield* makeClient(configuration(host, connector, answerWithin)).pipe(
-      Effect.provideService(Reactivity, reactivity),
-      Scope.provide(scope),
-      Effect.onError(() => Effect.forkDetach(Scope.close(scope, Exit.void)))
+  /** Says goodbye to the server first. */
+  const closePolitely = (connections: Connections) =>
+    Effect.sync(() => connections.connector.letGo()).pipe(
+      Effect.andThen(Scope.close(connections.scope, Exit.void)),
+      Effect.andThen(Effect.sleep("1 second")),
+      Effect.andThen(Effect.sync(() => connections.connector.end(new Error("the server did not take its leave"))))
     )
-    return { client, connector, scope }
+
+  /** A connection in its turn, made by `open` with the driver's configuration. */
+  const openWith = Effect.fnUntraced(function*<A>(
+    host: Host,
+    kind: Kind,
+    answerWithin: Duration.Duration,
+    open: (
+      configuration_: ReturnType<typeof configuration>
+    ) => Effect.Effect<A, SqlError, Scope.Scope | Reactivity>
+  ) {
+    const server = serverOf(host)
+    return yield* dialer.dial({ server, kind }, (connected) =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const connector = makeConnector({
+          host: host.host,
+          port: host.port,
+          answerWithin: 0.9 * Duration.toMillis(answerWithin),
+          connectWithin: connectWithin(server),
+          onConnected: (millis) => {
+            connectTook.set(server, millis)
+            connected()
+          },
+          onSilent: distrust,
+          enterCancel: (begin) => dialer.enter({ server, kind: "cancel" }, begin)
+        })
+        const lockWithin = kind === "probe" && answerWithin === probeDeadline ? heartbeatLockWithin : undefined
+        const opened = yield* open(configuration(host, connector, answerWithin, lockWithin)).pipe(
+          Effect.provideService(Reactivity, reactivity),
+          Scope.provide(scope),
+          Effect.onError(() => close({ connector, scope }, new Error("the connection could not be made")))
+        )
+        const openedAt = yield* monotonicMillis
+        connector.onClosed((error) => {
+          if (error === undefined) return
+          runFork(Effect.flatMap(monotonicMillis, (at) => dialer.broke(server, at - openedAt, brokenWith(error))))
+        })
+        return { opened, connector, scope }
+      }))
   })
 
-  const openPool = Effect.fnUntraced(function*(host: Host, carefully: boolean) {
-    const maxConnections = options.maxConnections ?? 10
-    const scope = yield* Scope.make()
-    const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(deadline) })
-    const client = yield* makePool({
-      ...configuration(host, connector, deadline),
-      maxConnections: carefully ? Math.min(carefulConnections, maxConnections) : maxConnections,
-      connectionTTL: connectionLifetime
-    }).pipe(Effect.provideService(Reactivity, reactivity), Scope.provide(scope))
-    return { client, connector, scope }
-  })
+  const openSingle = (host: Host, answerWithin: Duration.Duration, kind: Kind = "probe") =>
+    Effect.map(
+      openWith(host, kind, answerWithin, (configured) => makeClient({ ...configured, acquireForStream: true })),
+      ({ connector, opened, scope }): Connections => ({ client: opened, connector, scope })
+    )
 
   const beat = (client: PgClient) =>
     client`insert into lull.replica (id, name) values (${replica.id}, ${replica.name})
@@ -121,7 +199,8 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   })
 
   let heartbeat: Heartbeat | undefined
-  let pool: Connections | undefined
+  let isPoolOpen = false
+  let isCareful = false
   /** The server whose schema is known to be up to date. */
   let migrated: string | undefined
   let target: Host = hosts[0]
@@ -133,21 +212,28 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
       return dropped === undefined ? Effect.void : close(dropped, cause)
     })
 
-  const dropPool = (cause: Error) =>
-    Effect.suspend(() => {
-      const dropped = pool
-      pool = undefined
-      return dropped === undefined ? Effect.void : close(dropped, cause)
-    })
-
-  /** The old pool gets no new work, and may end what it has begun. */
-  const retirePool = Effect.suspend(() => {
-    const retired = pool
-    pool = undefined
-    if (retired === undefined) return Effect.void
-    const cause = new Error("the connections have been renewed")
-    return Effect.sleep(deadline).pipe(Effect.andThen(close(retired, cause)), Effect.forkDetach, Effect.asVoid)
+  const pool = yield* PoolGate.make<Connections, SqlError>({
+    open: Effect.suspend(() => openSingle(target, deadline, "work")),
+    close: (connections, error) => {
+      runFork(error === undefined ? closePolitely(connections) : close(connections, error))
+    },
+    isSound: ({ connector }) => connector.isSound(),
+    onClosed: ({ connector }, closed) => connector.onClosed(closed),
+    most: () => isCareful ? Math.min(carefulConnections, maxConnections) : maxConnections,
+    retryAfter: () => dialer.retryAfter({ server: serverOf(target), kind: "work" }),
+    atOnce: () => dialer.isTroubled(serverOf(target)) ? 1 : loginsAtOnce,
+    lendFor: Duration.sum(deadline, afterDeadline),
+    lifetime: connectionLifetime
   })
+
+  /** A server that stayed silent on one connection is not asked over the others that were made with it. */
+  const distrust = () => pool.renew()
+
+  const dropPool = (cause: Error) =>
+    Effect.sync(() => {
+      isPoolOpen = false
+      pool.sever(cause, Cause.fail(brokenWith(cause)))
+    })
 
   /** A heartbeat over a new connection, which is kept if it was written. */
   const probeHost = Effect.fnUntraced(function*(host: Host) {
@@ -196,33 +282,76 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
   /** To the server that takes writes; or, with addresses of its own, to the first of them that can be reached. */
   const listen = Effect.fnUntraced(function*(channel: string) {
+    // Where the server lets us have two connections and no third, they are for the heartbeat and the work.
+    if (isPoolOpen) yield* pool.use(() => Effect.void)
     const [first, ...others] = listenHosts ?? [target]
     const attempt = (host: Host) =>
-      Effect.flatMap(
-        Effect.acquireRelease(
-          openSingle(host, probeDeadline),
-          (connections) => close(connections, new Error("the listener is closing"))
-        ),
-        ({ client }) => client.listen(channel)
+      Effect.acquireRelease(
+        openWith(host, "listener", listenerWithin, makeConnection),
+        (connections) => close(connections, new Error("the listener is closing"))
       )
-    return yield* others.reduce((tried, host) => Effect.catch(tried, () => attempt(host)), attempt(first))
+    const { connector, opened } = yield* others.reduce(
+      (tried, host) => Effect.catch(tried, () => attempt(host)),
+      attempt(first)
+    )
+    const pinned = yield* opened.pin
+    const queue = yield* pinned.listen(channel)
+    const endWith = (error: unknown) =>
+      Effect.sync(() => connector.end(error instanceof Error ? error : new Error(String(error))))
+    // Before it is asked to `UNLISTEN`, which a server that is gone would not answer.
+    yield* Effect.addFinalizer(() => endWith("the listener is closing"))
+    yield* within(pinned.query("select 1"), listenerWithin).pipe(
+      Effect.delay(listenerEvery),
+      Effect.forever,
+      Effect.catch(endWith),
+      Effect.forkScoped
+    )
+    return queue
   })
+
+  /** Its beats go on meanwhile: so it has half of the time of one. */
+  const runVital = <A, E, R>(client: PgClient, work: Effect.Effect<A, E, R>) =>
+    within(Effect.provideService(work, PgClient, client), Duration.times(probeDeadline, 0.5)).pipe(
+      Effect.mapError((error) => error instanceof NoAnswer || error instanceof Severed ? brokenWith(error) : error)
+    )
+
+  const lend = <A, E, R>(work: Effect.Effect<A, E, R>) => ({ client }: Connections) => {
+    const lent = { client, isOver: false }
+    return work.pipe(
+      Effect.provideService(PgClient, client),
+      Effect.provideService(Lent, lent),
+      Effect.ensuring(Effect.sync(() => {
+        lent.isOver = true
+      }))
+    )
+  }
+
+  const run = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
+    Effect.withFiber((fiber): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> => {
+      const outer = Context.getOrUndefined(fiber.context, Lent)
+      if (outer !== undefined && !outer.isOver) {
+        const again = Effect.provideService(work, PgClient, outer.client)
+        // What runs in a transaction is part of it. Other nested work must not wait for a connection that its own caller holds.
+        return isInTransaction(fiber.context, outer.client) ? again : pool.useIdle(lend(work), again)
+      }
+      if (what.lane === "heartbeat" && heartbeat !== undefined) return runVital(heartbeat.client, work)
+      return isPoolOpen ? pool.use(lend(work)) : Effect.fail(notConnected)
+    })
 
   const link = Link.of({
     probe,
-    run: <A, E, R>(_: unknown, work: Effect.Effect<A, E, R>) =>
-      Effect.suspend((): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> =>
-        pool === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, pool.client)
-      ),
+    run,
     renew: (carefully) =>
+      Effect.sync(() => {
+        isCareful = carefully
+        isPoolOpen = true
+        pool.renew()
+      }),
+    sever: (cause) =>
       Effect.andThen(
-        retirePool,
-        // Fails only for a URL that no probe would have got through with.
-        Effect.orDie(Effect.map(Effect.suspend(() => openPool(target, carefully)), (opened) => {
-          pool = opened
-        }))
-      ),
-    sever: (cause) => Effect.andThen(dropPool(cause), dropHeartbeat(cause))
+        dialer.suspect(serverOf(target), brokenWith(cause)),
+        Effect.andThen(dropPool(cause), dropHeartbeat(cause))
+      )
   })
   return Context.make(Link, link).pipe(Context.add(Listener, Listener.of({ listen })))
 })
@@ -243,10 +372,26 @@ export const layer = (options: Options): Layer.Layer<Link | Listener, InvalidDat
  */
 const planning = { enable_seqscan: "off", jit: "off" }
 
-const serverTimeouts = (deadline: Duration.Duration) => ({
-  statement_timeout: `${Duration.toMillis(deadline)}ms`,
-  idle_in_transaction_session_timeout: `${2 * Duration.toMillis(deadline)}ms`
-})
+/**
+ * They do not race: a lock that is waited for gives way first, then the statement, then the socket's watch (0.9 of the deadline),
+ * and last who waits. So an error says what it was, and a connection is not lost because a statement was slow.
+ */
+const serverTimeouts = (deadline: Duration.Duration, lockWithin: Duration.Duration) => {
+  const milliseconds = (duration: Duration.Duration) => `${Math.ceil(Duration.toMillis(duration))}ms`
+  return {
+    lock_timeout: milliseconds(lockWithin),
+    statement_timeout: milliseconds(Duration.times(deadline, 0.8)),
+    idle_in_transaction_session_timeout: milliseconds(Duration.times(deadline, 2))
+  }
+}
+
+/** The server finds out in less than a minute that we are gone without a word, and ends what we had open. */
+const keepalive = {
+  tcp_keepalives_idle: "10",
+  tcp_keepalives_interval: "5",
+  tcp_keepalives_count: "3",
+  tcp_user_timeout: "30s"
+}
 
 /** Managed services may not let everybody ask for these; then a change of server goes unnoticed, and nothing else. */
 const readIdentity = (client: PgClient) =>
@@ -281,6 +426,10 @@ const tellingRank = (error: unknown): number => {
   return reason === undefined ? -1 : tellingOrder.indexOf(reason)
 }
 
-const notConnected = new SqlError({
-  reason: new ConnectionError({ cause: new Error("no connection has been made yet"), operation: "acquire" })
-})
+const brokenWith = (cause: Error) =>
+  new SqlError({ reason: new ConnectionError({ cause, message: cause.message, operation: "acquire" }) })
+
+const notConnected = brokenWith(new Error("no connection has been made yet"))
+
+const isInTransaction = (context: Context.Context<never>, client: PgClient) =>
+  Context.getOrUndefined(context, client.transactionService) !== undefined
