@@ -65,7 +65,7 @@ const together = 100
 
 /** What is known of a server. Times are those of a monotonic clock. */
 interface Server {
-  /** The attempts of the last minute, since the first failure. */
+  /** The attempts of the last minute, since the first failure. They count until a minute after the last. */
   attempts: Array<number>
   failure: SqlError | undefined
   failedAt: number
@@ -86,12 +86,16 @@ const newServer = (): Server => ({
   step: undefined
 })
 
+const isForgotten = (server: Server, now: number) => now - server.failedAt >= forgottenAfter
+
 /** How long an attempt of this kind has to wait, in milliseconds. */
 const waitOf = (server: Server, kind: Kind, now: number): number => {
   if (server.failure === undefined) return 0
   const made = server.attempts.length
   const oldest = server.attempts[0] ?? now
-  if (made >= budget[kind]) return Math.max(1, (server.attempts[made - budget[kind]] ?? now) + minute - now)
+  const most = isForgotten(server, now) ? mostAttempts : budget[kind]
+  if (made >= most) return Math.max(1, (server.attempts[made - most] ?? now) + minute - now)
+  if (isForgotten(server, now)) return 0
   if (kind !== "probe") return Math.max(0, server.retryAt - now)
   if (made < sparingFrom) return 0
   const apart = (oldest + minute - now) / (mostAttempts - made)
@@ -113,7 +117,7 @@ export const make = Effect.gen(function*() {
   /** As it is known now: what is long past is forgotten. */
   const known = (name: string): Server => {
     let server = servers.get(name)
-    if (server === undefined || (server.failure !== undefined && now() - server.failedAt >= forgottenAfter)) {
+    if (server === undefined || (server.failure !== undefined && now() - server.failedAt >= minute)) {
       server = newServer()
       servers.set(name, server)
     }
@@ -123,6 +127,8 @@ export const make = Effect.gen(function*() {
   }
 
   const retryAfter = ({ kind, server }: Attempt) => waitOf(known(server), kind, now())
+
+  const isTroubled = (server: string) => !isForgotten(known(server), now())
 
   const refusal = (attempt: Attempt) => retryAfter(attempt) > 0 ? known(attempt.server).failure : undefined
 
@@ -164,7 +170,6 @@ export const make = Effect.gen(function*() {
 
   const count = (name: string, at: number) => {
     const { attempts } = known(name)
-    if (attempts.includes(at)) return
     attempts.push(at)
     attempts.sort((one, other) => one - other)
   }
@@ -172,7 +177,7 @@ export const make = Effect.gen(function*() {
   const fail = Effect.fnUntraced(function*(name: string, error: SqlError) {
     const server = known(name)
     const at = now()
-    server.step ??= yield* newStep()
+    if (server.step === undefined || isForgotten(server, at)) server.step = yield* newStep()
     const [, delay] = yield* server.step(at, undefined).pipe(
       Pull.catchDone(() => Effect.die(new Error("the policy of the dialer ended")))
     )
@@ -203,9 +208,10 @@ export const make = Effect.gen(function*() {
           return yield* Effect.fail(refusedNow)
         }
         const startedAt = now()
-        if (known(attempt.server).failure !== undefined) count(attempt.server, startedAt)
+        const isCounted = known(attempt.server).failure !== undefined
+        if (isCounted) count(attempt.server, startedAt)
         const connected = () => {
-          if (known(attempt.server).failure === undefined) end()
+          if (!isTroubled(attempt.server)) end()
         }
         const exit = yield* Effect.exit(restore(Effect.raceFirst(open(connected), Deferred.await(setAside))))
         if (Exit.isSuccess(exit)) {
@@ -214,7 +220,7 @@ export const make = Effect.gen(function*() {
           const error = sqlErrorOf(exit)
           if (error !== undefined && error !== wentFirst) {
             yield* fail(attempt.server, error)
-            count(attempt.server, startedAt)
+            if (!isCounted) count(attempt.server, startedAt)
           }
         }
         end()
@@ -254,7 +260,7 @@ export const make = Effect.gen(function*() {
         return since >= forgottenAfter || server.retryAt > now() ? Effect.void : fail(name, error)
       }),
     suspect: (name, error) => Effect.suspend(() => known(name).retryAt > now() ? Effect.void : fail(name, error)),
-    isTroubled: (server) => known(server).failure !== undefined,
+    isTroubled,
     retryAfter
   }
   return dialer
