@@ -136,9 +136,13 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
     if (members.size > 1) untidy.openUnsafe()
   }
 
-  const failWaiters = (cause: Cause.Cause<E>) => {
-    const failed = [...waiters]
+  const takeWaiters = () => {
+    const taken = [...waiters]
     waiters.clear()
+    return taken
+  }
+
+  const fail = (failed: ReadonlyArray<Waiter<C, E>>, cause: Cause.Cause<E>) => {
     for (const waiter of failed) waiter.resume(Effect.failCause(cause))
   }
 
@@ -159,7 +163,7 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
       members.add(member)
       options.onClosed(member.connection, () => member.isLent ? remove(member) : discard(member))
       offer(member)
-    } else if (members.size === 0 && opening === 0) failWaiters(exit.cause)
+    } else if (members.size === 0 && opening === 0) fail(takeWaiters(), exit.cause)
     if (waiters.size > 0) wanted.openUnsafe()
   })
 
@@ -246,8 +250,10 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
     },
     sever: (error, cause) => {
       generation++
+      // First, as a connection that goes makes room for who waits, at once.
+      const failed = takeWaiters()
       for (const member of [...members]) discard(member, error)
-      failWaiters(cause)
+      fail(failed, cause)
     },
     stats: () => ({ open: members.size, used: members.size - idle.length, waiting: waiters.size })
   }
