@@ -9,15 +9,21 @@
  *   and so do connections that break again and again soon after they were made.
  * - **A success forgets nothing.** What connects, looks well and breaks would start the backoff from its beginning each time. The
  *   failures of a server are forgotten when 30 seconds have passed without one.
- * - **A minute has a budget** from the first failure on. The prober has all of it, work most of it, the listener less: who is
- *   needed to find the database again is not held up by those who want to use it.
+ * - **A minute has a budget** from the first failure on. The prober has all of it, and so has work that finds nothing open;
+ *   further connections for work, and the listener, have about half.
  */
 import { Clock, Deferred, Duration, Effect, Exit, Pull, Schedule } from "effect"
 import { ConnectionError, isSqlError, SqlError } from "effect/sql/SqlError"
 import * as Backoff from "../loop/Backoff.ts"
 
-/** `cancel`: asks the server to cancel a statement, over a connection that is never logged in. */
-export type Kind = "probe" | "work" | "listener" | "cancel"
+/**
+ * - `probe`: of the prober; also for the migrations that it makes.
+ * - `first`: for work that finds nothing open. Without it nothing is done at all.
+ * - `work`: one more for work.
+ * - `listener`.
+ * - `cancel`: asks the server to cancel a statement, over a connection that is never logged in.
+ */
+export type Kind = "probe" | "first" | "work" | "listener" | "cancel"
 
 export interface Attempt {
   /** The server: each has its own failures. */
@@ -54,8 +60,14 @@ const minute = 60_000
 /** In a minute, from the first failure on: promise 2 of the architecture. */
 const mostAttempts = 75
 
-/** The shares of it. A listener that is missing costs a second or two of delay, a pool that is missing costs the work. */
-const budget: Readonly<Record<Kind, number>> = { probe: mostAttempts, work: 60, listener: 45, cancel: 45 }
+/** The shares of it. What is missing of these costs some speed; the others are needed to do anything. */
+const budget: Readonly<Record<Kind, number>> = {
+  probe: mostAttempts,
+  first: mostAttempts,
+  work: 40,
+  listener: 40,
+  cancel: 40
+}
 
 /** From here on the prober makes what is left last until the minute is over. */
 const sparingFrom = 60

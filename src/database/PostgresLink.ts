@@ -212,15 +212,17 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
       return dropped === undefined ? Effect.void : close(dropped, cause)
     })
 
-  const pool = yield* PoolGate.make<Connections, SqlError>({
-    open: Effect.suspend(() => openSingle(target, deadline, "work")),
+  const nextKind = (): Kind => pool.stats().open === 0 ? "first" : "work"
+
+  const pool: PoolGate.PoolGate<Connections, SqlError> = yield* PoolGate.make<Connections, SqlError>({
+    open: Effect.suspend(() => openSingle(target, deadline, nextKind())),
     close: (connections, error) => {
       runFork(error === undefined ? closePolitely(connections) : close(connections, error))
     },
     isSound: ({ connector }) => connector.isSound(),
     onClosed: ({ connector }, closed) => connector.onClosed(closed),
     most: () => isCareful ? Math.min(carefulConnections, maxConnections) : maxConnections,
-    retryAfter: () => dialer.retryAfter({ server: serverOf(target), kind: "work" }),
+    retryAfter: () => dialer.retryAfter({ server: serverOf(target), kind: nextKind() }),
     atOnce: () => dialer.isTroubled(serverOf(target)) ? 1 : loginsAtOnce,
     lendFor: Duration.sum(deadline, afterDeadline),
     lifetime: connectionLifetime

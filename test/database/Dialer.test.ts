@@ -64,7 +64,7 @@ describe("Dialer", () => {
       const dialer = yield* Dialer.make
       const { answer, attempts } = makeServer()
       const dial = (what: Effect.Effect<void, SqlError>) =>
-        Effect.ignore(dialer.dial({ server, kind: "work" }, answer("work", what)))
+        Effect.ignore(dialer.dial({ server, kind: "first" }, answer("first", what)))
       // Every second one succeeds: the delays grow all the same.
       for (let step = 0; step < 2_000; step++) {
         yield* dial(attempts.length % 2 === 0 ? refused : Effect.void)
@@ -75,7 +75,7 @@ describe("Dialer", () => {
       assert.isFalse(dialer.isTroubled(server))
       yield* dial(refused)
       yield* TestClock.adjust("50 millis")
-      assert.strictEqual(dialer.retryAfter({ server, kind: "work" }), 0)
+      assert.strictEqual(dialer.retryAfter({ server, kind: "first" }), 0)
     }))
 
   it.effect("has one attempt in flight while a server is in trouble, and does not slow one that is well", () =>
@@ -99,6 +99,28 @@ describe("Dialer", () => {
       yield* TestClock.adjust("5 seconds")
       yield* Fiber.join(others)
       assert.strictEqual(troubled.mostInFlight(), 1)
+    }))
+
+  it.effect("keeps what is left of a minute for the prober, and for work that finds nothing open", () =>
+    Effect.gen(function*() {
+      const dialer = yield* Dialer.make
+      const { answer, attempts } = makeServer()
+      const dial = (kind: Dialer.Kind, what: Effect.Effect<void, SqlError> = Effect.void) =>
+        Effect.ignore(dialer.dial({ server, kind }, answer(kind, what)))
+      // It goes and comes back each 1.3 seconds, and everything wants to connect with each return.
+      for (let round = 0; round < 40; round++) {
+        yield* dial("probe", refused)
+        yield* TestClock.adjust("1 second")
+        yield* dial("probe")
+        yield* dial("first")
+        for (let index = 0; index < 5; index++) yield* dial("work")
+        yield* dial("listener")
+        yield* TestClock.adjust("300 millis")
+      }
+      const gaps = attempts.flatMap(({ at, kind }) => kind === "first" ? [at] : [])
+        .map((at, index, all) => at - (all[index - 1] ?? 0))
+      assert.isAtMost(Math.max(...gaps), 8_000)
+      assert.isAtMost(mostInAMinute(attempts), 75)
     }))
 
   it.effect("lets the prober go before an attempt that is under way", () =>
@@ -152,7 +174,7 @@ describe("Dialer", () => {
       Effect.gen(function*() {
         const dialer = yield* Dialer.make
         const { answer, attempts } = makeServer()
-        const kinds: ReadonlyArray<Dialer.Kind> = ["probe", "work", "listener", "work"]
+        const kinds: ReadonlyArray<Dialer.Kind> = ["probe", "work", "listener", "first"]
         yield* Effect.ignore(dialer.dial({ server, kind: "work" }, answer("work", refused)))
         for (let at = 0; at < 180_000; at += every) {
           for (const kind of kinds) {
