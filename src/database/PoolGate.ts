@@ -44,8 +44,8 @@ export interface PoolGate<C, E> {
   readonly stats: () => { readonly open: number; readonly used: number; readonly waiting: number }
 }
 
-/** Who has waited for so long is worth a further connection: several statements long, and nothing that anybody notices. */
-export const growAfter = Duration.millis(5)
+/** Who has waited for so long is worth a further connection: as long as a small statement or two take, and nothing that anybody notices. */
+export const growAfter = Duration.millis(2)
 
 /** A connection that nobody needed for this long is closed. The last one stays. */
 export const idleFor = Duration.seconds(10)

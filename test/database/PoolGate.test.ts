@@ -55,7 +55,7 @@ describe("PoolGate", () => {
   it.effect("serves those who can wait a few milliseconds with the one connection that there is", () =>
     Effect.gen(function*() {
       const { many, server } = yield* makeGate()
-      const callers = yield* many(4, "1 millis")
+      const callers = yield* many(4, Duration.times(PoolGate.growAfter, 0.25))
       yield* TestClock.adjust("20 millis")
       const exits = yield* Effect.forEach(callers, Fiber.join)
       assert.isTrue(exits.every(Exit.isSuccess))
