@@ -1,11 +1,14 @@
 import { PgClient } from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Data, type Duration, Effect, Exit, Fiber, type Scope } from "effect"
+import { Context, Data, type Duration, Effect, Exit, Fiber, Layer, Redacted, type Scope } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { connect, createServer, type Socket } from "node:net"
 import * as Connector from "../../src/database/Connector.ts"
+import { Link } from "../../src/database/Link.ts"
+import * as PostgresLink from "../../src/database/PostgresLink.ts"
+import { Replica } from "../../src/database/Replica.ts"
 import { watch } from "../../src/database/SocketWatch.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
 import { open, until, untilAvailable } from "../support/realDatabase.ts"
@@ -180,6 +183,33 @@ describe("The pool", () => {
         "select current_setting('tcp_keepalives_idle') as idle, current_setting('tcp_user_timeout') as timeout"
       )
       assert.deepStrictEqual(settings, { idle: "10", timeout: "30000" })
+    })
+  )
+})
+
+describe("The heartbeat's lane", () => {
+  test(
+    "takes work while the pool gets no connection, and does not outlast a beat",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make()
+      const url = yield* limited(server, 5)
+      const services = yield* Layer.build(
+        PostgresLink.layer({ url: Redacted.make(url) }).pipe(
+          Layer.provide(Layer.succeed(Replica, { id: "00000000-0000-7000-8000-000000000001", name: "test" }))
+        )
+      )
+      const link = Context.get(services, Link)
+      yield* link.probe(true)
+      yield* server.execute("alter role service connection limit 1")
+      yield* link.renew(false)
+      const work = (text: string) => Effect.flatMap(PgClient, (sql) => sql.unsafe(text))
+      const pool = yield* Effect.flip(link.run({ kind: "read", operation: "test.pool" }, work("select 1")))
+      assert.include(String(pool.reason.cause), "too many connections")
+      const vital = (text: string) =>
+        link.run({ kind: "write", operation: "test.vital", lane: "heartbeat" }, work(text))
+      assert.deepStrictEqual(yield* vital("select 1 as one"), [{ one: 1 }])
+      yield* Effect.flip(vital("select pg_sleep(10)"))
+      yield* link.probe(false)
     })
   )
 })
