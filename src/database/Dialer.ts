@@ -213,7 +213,7 @@ export const make = Effect.gen(function*() {
             return Effect.sync(leave)
           })
         ).pipe(Effect.onError(() => Effect.sync(() => end())))
-        // Whoever was before us may have found out.
+        // The attempt before this one may have failed.
         const refusedNow = refusal(attempt)
         if (refusedNow !== undefined) {
           end()

@@ -169,7 +169,7 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
 
   const grow = Effect.gen(function*() {
     yield* wanted.await
-    // Whoever finds one open waits for it a little; the first one is opened at once.
+    // Where one is open, it may soon be free; the first one is opened at once.
     if (members.size + opening > 0) yield* Effect.sleep(growAfter)
     if (waiters.size === 0 || members.size + opening >= options.most()) {
       wanted.closeUnsafe()

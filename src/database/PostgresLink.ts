@@ -108,7 +108,7 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     ...(prepare ? { startupParameters: { ...serverTimeouts(within, lockWithin), ...keepalive, ...planning } } : {})
   })
 
-  /** A row that somebody has locked is told as that, and not as a server that does not answer. */
+  /** A row that somebody has locked is reported as locked, and not as a server that does not answer. */
   const heartbeatLockWithin = Duration.min(Duration.seconds(1), Duration.times(probeDeadline, 0.4))
 
   const dialer = yield* makeDialer
