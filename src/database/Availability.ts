@@ -243,8 +243,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
 /** Milliseconds that a heartbeat may take, and a little more for a process that is busy. */
 const longestBeat = 4_000
 
-/** Whether a failure of this kind may be one of old connections only. */
-const concernsConnections = (reason: Reason) => reason !== "Full" && reason !== "SchemaMissing"
+/** Whether a failure of this kind, while the heartbeat is written, shows that the other connections lead to another server. */
+const concernsConnections = (reason: Reason) => reason === "ReadOnly"
 
 /** A probe that fails is an outage, whatever it failed with: what the table does not know, somebody has to look at. */
 const classifyCause = (cause: Cause.Cause<unknown>): Classified => {

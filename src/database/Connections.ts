@@ -1,23 +1,39 @@
 /**
- * Opens connections to a host: a single one, or a pool. A server or pooler that refuses how a session of ours begins is asked
- * again at once with less (`SessionSettings`), which is remembered for as long as a connection lives, and said once.
+ * Opens connections to a host, each in its turn with the `Dialer`. A server or pooler that refuses how a session of ours begins is
+ * asked again at once with less (`SessionSettings`), which is remembered for as long as a connection lives, and said once.
  */
-import { make as makePool, makeClient, type PgClient } from "@effect/sql-pg/PgClient"
-import { Clock, Data, Duration, Effect, Exit, Result, Scope } from "effect"
+import { makeClient, type PgClient } from "@effect/sql-pg/PgClient"
+import { make as makeConnection } from "@effect/sql-pg/PgConnection"
+import { Clock, Data, Duration, Effect, Exit, Scope } from "effect"
 import { Reactivity } from "effect/reactivity/Reactivity"
+import { ConnectionError, SqlError } from "effect/sql/SqlError"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { connectWithin, forDriver, type Host } from "./ConnectionOptions.ts"
 import { type Connector, make as makeConnector } from "./Connector.ts"
+import type { Dialer, Kind } from "./Dialer.ts"
 import * as SessionSettings from "./SessionSettings.ts"
 import { TlsStream } from "./TlsStream.ts"
 
-export interface Connections {
-  readonly client: PgClient
+interface Opened<A> {
+  readonly opened: A
   readonly connector: Connector
   readonly scope: Scope.Closeable
 }
 
+/** A connection that work is done over. */
+export interface Connection extends Omit<Opened<never>, "opened"> {
+  readonly client: PgClient
+}
+
 /** No connection outlives this: whatever a pooler or a name in front of the server changes is followed by then. */
 export const connectionLifetime = Duration.minutes(5)
+
+/** The bound of a TCP connection: so many times what the last one took, and no less than this, for a slow machine. */
+const connectTimes = 4
+const connectAtLeast = 850
+
+/** Of the time that an attempt has: the driver's error says more than that of who waits for it, so it comes first. */
+const connectShare = 0.9
 
 /** JSON and job output may hold any character, and no other encoding of PostgreSQL takes them all. */
 export class DatabaseEncodingUnsuitable extends Data.TaggedError("DatabaseEncodingUnsuitable")<{
@@ -30,16 +46,47 @@ export class DatabaseEncodingUnsuitable extends Data.TaggedError("DatabaseEncodi
   }
 }
 
-export const close = (connections: Connections, cause: Error): Effect.Effect<void> =>
-  Effect.sync(() => connections.connector.refuse(cause)).pipe(
-    Effect.andThen(Effect.forkDetach(Scope.close(connections.scope, Exit.void), { startImmediately: true })),
+export const brokenWith = (cause: Error): SqlError =>
+  new SqlError({ reason: new ConnectionError({ cause, message: cause.message, operation: "acquire" }) })
+
+/** At once, with this error for who works with it. */
+export const close = ({ connector, scope }: Pick<Connection, "connector" | "scope">, cause: Error) =>
+  Effect.sync(() => connector.end(cause)).pipe(
+    Effect.andThen(Effect.forkDetach(Scope.close(scope, Exit.void), { startImmediately: true })),
     Effect.asVoid
   )
 
-export const make = Effect.fnUntraced(function*(options: { readonly prepare: boolean }) {
+/** Says goodbye to the server first. */
+export const closePolitely = ({ connector, scope }: Connection) =>
+  Effect.sync(() => connector.letGo()).pipe(
+    Effect.andThen(Scope.close(scope, Exit.void)),
+    Effect.andThen(Effect.sleep("1 second")),
+    Effect.andThen(Effect.sync(() => connector.end(new Error("the server did not take its leave"))))
+  )
+
+export interface Options {
+  /** Prepared statements. */
+  readonly prepare: boolean
+  readonly dialer: Dialer
+  /** What a connection may take at most to be made, unless the URL says otherwise. */
+  readonly connectAtMost: Duration.Duration
+  /** A server owed an answer and stayed silent. */
+  readonly onSilent: () => void
+}
+
+/** How long what is done over a connection may take, and how long it may wait for a lock. */
+export interface Limits {
+  readonly answerWithin: Duration.Duration
+  readonly lockWithin?: Duration.Duration | undefined
+}
+
+export const make = Effect.fnUntraced(function*({ connectAtMost, dialer, onSilent, prepare }: Options) {
   const reactivity = yield* Reactivity
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
   /** What a host was found to take, and when. */
   const learned = new Map<Host, { readonly taken: SessionSettings.Taken; readonly at: number }>()
+  /** How long the last TCP connection to each server took. */
+  const connectTook = new Map<string, number>()
   const said = new Set<string>()
 
   const sayOnce = (text: string) =>
@@ -49,9 +96,20 @@ export const make = Effect.fnUntraced(function*(options: { readonly prepare: boo
       return Effect.logWarning(text)
     })
 
-  /** The connector, and the driver's options for it. */
-  const prepare = (host: Host, answerWithin: Duration.Duration, taken: SessionSettings.Taken) => {
-    const connectTimeout = connectWithin(host, answerWithin)
+  /** For the TCP connection alone. */
+  const tcpWithin = ({ connectTimeout, name }: Host): number => {
+    if (connectTimeout !== undefined) return Duration.toMillis(connectTimeout)
+    const most = Duration.toMillis(connectAtMost)
+    const took = connectTook.get(name)
+    return took === undefined ? most : Math.min(most, Math.max(connectAtLeast, connectTimes * took))
+  }
+
+  const configure = (host: Host, limits: Limits, taken: SessionSettings.Taken, connected: () => void) => {
+    const { answerWithin } = limits
+    const connectTimeout = Duration.times(
+      connectWithin(host, Duration.min(answerWithin, connectAtMost)),
+      connectShare
+    )
     const { tls } = host
     const connector = makeConnector({
       host: host.host,
@@ -60,64 +118,87 @@ export const make = Effect.fnUntraced(function*(options: { readonly prepare: boo
       secure: tls === undefined || !taken.tls ? undefined : (socket) => new TlsStream(socket, tls),
       answerWithin: Duration.toMillis(
         Duration.max(Duration.times(answerWithin, SessionSettings.shares.socket), connectTimeout)
-      )
+      ),
+      connectWithin: tcpWithin(host),
+      onConnected: (millis) => {
+        connectTook.set(host.name, millis)
+        connected()
+      },
+      onSilent,
+      enterCancel: (begin) => dialer.enter({ server: host.name, kind: "cancel" }, begin)
     })
+    const settings = taken.settings ? SessionSettings.make(answerWithin, host.options, limits.lockWithin) : {}
     const configuration = {
-      ...forDriver(host, taken.settings ? SessionSettings.make(answerWithin, host.options) : {}, taken.options),
+      ...forDriver(host, settings, taken.options),
       stream: connector.stream,
-      prepare: options.prepare,
+      prepare,
       connectTimeout
     }
     return { connector, configuration }
   }
+  type Configuration = ReturnType<typeof configure>["configuration"]
+  type Open<A> = (configuration: Configuration) => Effect.Effect<A, SqlError, Scope.Scope | Reactivity>
 
-  /** One attempt. */
-  const attempt = Effect.fnUntraced(
-    function*(host: Host, answerWithin: Duration.Duration, taken: SessionSettings.Taken) {
-      const scope = yield* Scope.make()
-      const { configuration, connector } = prepare(host, answerWithin, taken)
-      const opened = yield* makeClient(configuration).pipe(
-        Effect.provideService(Reactivity, reactivity),
-        Scope.provide(scope),
-        Effect.onError(() => Effect.forkDetach(Scope.close(scope, Exit.void))),
-        Effect.result
-      )
-      return Result.map(opened, (client) => ({ client, connector, scope }))
-    }
-  )
+  const attempt = Effect.fnUntraced(function*<A>(
+    host: Host,
+    limits: Limits,
+    taken: SessionSettings.Taken,
+    open: Open<A>,
+    connected: () => void
+  ) {
+    const scope = yield* Scope.make()
+    const { configuration, connector } = configure(host, limits, taken, connected)
+    const opened = yield* open(configuration).pipe(
+      Effect.provideService(Reactivity, reactivity),
+      Scope.provide(scope),
+      Effect.onError(() => close({ connector, scope }, new Error("the connection could not be made")))
+    )
+    return { opened, connector, scope }
+  })
 
-  /** A connection. `answerWithin`: how long anything on it may take. */
-  const single = Effect.fnUntraced(function*(host: Host, answerWithin: Duration.Duration) {
+  /** With less each time, where that is what was refused. */
+  const negotiate = Effect.fnUntraced(function*<A>(host: Host, limits: Limits, open: Open<A>, connected: () => void) {
     const now = yield* Clock.currentTimeMillis
     const known = learned.get(host)
     const isFresh = known !== undefined && now - known.at < Duration.toMillis(connectionLifetime)
     let taken = isFresh ? known.taken : SessionSettings.everything
-    // It takes less each time.
-    while (true) {
-      const outcome = yield* attempt(host, answerWithin, taken)
-      if (Result.isSuccess(outcome)) {
-        if (!isFresh) learned.set(host, { taken, at: now })
-        return outcome.success
-      }
-      const less = SessionSettings.withLess(outcome.failure, taken, host.tls?.isOptional === true)
-      if (less === undefined) return yield* Effect.fail(outcome.failure)
+    if (!isFresh) learned.delete(host)
+    const tryLess = Effect.fnUntraced(function*(error: SqlError) {
+      const less = SessionSettings.withLess(error, taken, host.tls?.isOptional === true)
+      if (less === undefined) return yield* Effect.fail(error)
       if (taken.options && !less.options) yield* sayOnce(SessionSettings.explainOptions(host.name))
       taken = less
       learned.set(host, { taken, at: now })
+      return undefined
+    })
+    while (true) {
+      const opened = yield* Effect.catch(attempt(host, limits, taken, open, connected), tryLess)
+      if (opened !== undefined) return opened
     }
   })
 
-  /** A pool, which opens its connections when they are needed. Of what the host takes a single one has to tell before. */
-  const pool = Effect.fnUntraced(function*(host: Host, answerWithin: Duration.Duration, maxConnections: number) {
-    const scope = yield* Scope.make()
-    const taken = learned.get(host)?.taken ?? SessionSettings.everything
-    const { configuration, connector } = prepare(host, answerWithin, taken)
-    const client = yield* makePool({ ...configuration, maxConnections, connectionTTL: connectionLifetime }).pipe(
-      Effect.provideService(Reactivity, reactivity),
-      Scope.provide(scope)
+  /** A connection in its turn, made by `open` with the driver's configuration. */
+  const openWith = <A>(host: Host, kind: Kind, limits: Limits, open: Open<A>): Effect.Effect<Opened<A>, SqlError> =>
+    dialer.dial({ server: host.name, kind }, (connected) =>
+      Effect.gen(function*() {
+        const connection = yield* negotiate(host, limits, open, connected)
+        const openedAt = yield* monotonicMillis
+        connection.connector.onClosed((error) => {
+          if (error === undefined) return
+          runFork(Effect.flatMap(monotonicMillis, (at) => dialer.broke(host.name, at - openedAt, brokenWith(error))))
+        })
+        return connection
+      }))
+
+  /** For work, one statement after another. */
+  const single = (host: Host, kind: Kind, limits: Limits): Effect.Effect<Connection, SqlError> =>
+    Effect.map(
+      openWith(host, kind, limits, (configured) => makeClient({ ...configured, acquireForStream: true })),
+      ({ connector, opened, scope }) => ({ client: opened, connector, scope })
     )
-    return { client, connector, scope }
-  })
+
+  /** As the driver has it, for `LISTEN`. */
+  const raw = (host: Host, limits: Limits) => openWith(host, "listener", limits, makeConnection)
 
   /** Whether Lull can work in this database, and as it should: what it would do without is said. */
   const inspect = Effect.fnUntraced(function*(client: PgClient, host: Host) {
@@ -134,5 +215,5 @@ export const make = Effect.fnUntraced(function*(options: { readonly prepare: boo
     if (missing.length > 0) yield* sayOnce(SessionSettings.explainMissing(host.name, missing))
   })
 
-  return { single, pool, inspect }
+  return { single, raw, inspect }
 })

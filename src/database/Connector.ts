@@ -1,17 +1,20 @@
 /**
- * Opens the connections of a connection pool, over TCP or a Unix socket, one at a time, and can close them all.
+ * Opens the socket of one connection, and watches it.
  *
- * Two things the driver does not do are done here, in its `stream` factory:
+ * What the driver does not do is done here, in its `stream` factory:
  *
- * - **A deadline that holds.** A socket that owes an answer for longer than `answerWithin` destroys itself. Nothing else
- *   bounds a hung server or a link that swallows packets: interruption of a statement first asks the server, and a
+ * - **A deadline that holds.** A socket that owes an answer and stays silent for longer than `answerWithin` destroys itself.
+ *   Nothing else bounds a hung server or a link that swallows packets: interruption of a statement first asks the server, and a
  *   `ROLLBACK` cannot be interrupted at all.
- * - **One attempt in flight.** When a server goes away, every fiber that waits for a connection would open one. Here they
- *   queue, and the first refusal is the answer for all of them, until `admit` is called again.
+ * - **A bound for the TCP connection alone.** Where packets vanish, the system sends its first again after 1 and 3 seconds. A new
+ *   attempt within a second finds the end of such a hole sooner.
+ * - **Keepalive**, so that a connection that nobody uses does not live on when its other end is gone.
+ * - **The turn of a cancel request**, for which the driver asks for a second socket: see `Dialer`.
  */
 import { lookup } from "node:dns"
-import { Socket } from "node:net"
+import { isIP, Socket } from "node:net"
 import type { Duplex } from "node:stream"
+import { watch } from "./SocketWatch.ts"
 import { noAnswerCode } from "./Unavailable.ts"
 
 export interface Options {
@@ -23,121 +26,131 @@ export interface Options {
   readonly secure?: ((socket: Socket) => Duplex) | undefined
   /** In milliseconds. */
   readonly answerWithin: number
+  /** In milliseconds: from the beginning of the TCP connection to its end. */
+  readonly connectWithin: number
+  /** The connection is there, after so many milliseconds. */
+  readonly onConnected: (millis: number) => void
+  /** The server owed an answer and stayed silent. */
+  readonly onSilent: () => void
+  /** Calls back when it is the turn of a cancel request, or with the reason why not; gives a way to say that it is over. */
+  readonly enterCancel: (begin: (refused: Error | undefined) => void) => () => void
 }
 
 export interface Connector {
-  /** The driver's `stream` factory. */
+  /** The driver's `stream` factory: first for the connection, then for cancel requests. */
   readonly stream: () => Duplex
-  /** Destroys all connections and refuses new ones, with this error. */
-  readonly refuse: (error: Error) => void
-  /** The connections that are open or being opened. */
-  readonly size: () => number
+  /** Ends the connection, with this error for who works with it. */
+  readonly end: (error: Error) => void
+  /** From here on its end is our own doing. */
+  readonly letGo: () => void
+  /** It is there, and no cancel request has been sent for it. */
+  readonly isSound: () => boolean
+  /** Calls back once when it has ended; `error` if that was not our doing. */
+  readonly onClosed: (closed: (error: Error | undefined) => void) => void
 }
 
 /** Not a name that is ever resolved: it makes Node ask our `lookup`, which it does not for an address. */
 const placeholder = "lull-database"
 
+/** Idle time before the first probe; Node's are a second apart, and ten of them unanswered are the end. */
+const keepAliveAfter = 10_000
+
 export const make = (options: Options): Connector => {
   const sockets = new Set<Socket>()
-  const waiting: Array<(refusal: Error | undefined) => void> = []
-  let attempting = false
-  let refusal: Error | undefined
+  let main: Socket | undefined
+  let isOurs = false
+  let isCanceled = false
+  let isClosed = false
+  let failure: Error | undefined
+  const closedListeners: Array<(error: Error | undefined) => void> = []
 
-  const next = () => {
-    if (refusal !== undefined) {
-      attempting = false
-      for (const enter of waiting.splice(0)) enter(refusal)
-      return
-    }
-    const enter = waiting.shift()
-    attempting = enter !== undefined
-    enter?.(undefined)
+  const secured = (socket: Socket): Duplex => options.secure === undefined ? socket : options.secure(socket)
+
+  const open = () => {
+    const socket = newSocket(sockets)
+    main = socket
+    bounded(socket, options)
+    socket.once("error", (error) => failure ??= error)
+    if (options.path === undefined) socket.connect({ host: options.host, port: options.port })
+    else socket.connect({ path: options.path })
+    socket.once("close", () => {
+      isClosed = true
+      const error = isOurs ? undefined : failure ?? new Error("the connection was closed")
+      for (const listener of closedListeners.splice(0)) listener(error)
+    })
+    const stream = secured(socket)
+    stream.once("error", (error) => failure ??= error)
+    return watch(stream, options.answerWithin, () => {
+      options.onSilent()
+      stream.destroy(noAnswer(options.answerWithin))
+    })
   }
 
-  const stream = () => {
-    let holdsTurn = false
-    const leave = () => {
-      if (!holdsTurn) return
-      holdsTurn = false
-      next()
-    }
-    // Made before it connects: Node may call `lookup` before `connect` returns.
-    const socket = new Socket().setNoDelay(true)
-    /** Calls `connect` when it is its turn, or `refused`. */
-    const takeTurn = (connect: () => void, refused: (refusal: Error) => void) => {
-      waiting.push((refusal) => {
-        if (refusal !== undefined) return refused(refusal)
-        if (socket.destroyed) return next()
-        holdsTurn = true
-        connect()
-      })
-      if (!attempting) {
-        attempting = true
-        next()
+  /** Its own `lookup` waits for its turn: the driver writes at once, so that it has to be connecting. */
+  const openForCancel = () => {
+    isCanceled = true
+    const socket = newSocket(sockets)
+    if (options.path !== undefined) return socket.connect({ path: options.path })
+    let over = () => {}
+    socket.connect({
+      host: placeholder,
+      port: options.port,
+      lookup: (_, lookupOptions, callback) => {
+        over = options.enterCancel((refused) => {
+          if (refused !== undefined) callback(refused, "", 0)
+          else if (!socket.destroyed) lookup(options.host, lookupOptions, callback)
+        })
       }
-    }
-    const { path } = options
-    if (path === undefined) {
-      socket.connect({
-        host: placeholder,
-        port: options.port,
-        lookup: (_, lookupOptions, callback) =>
-          takeTurn(
-            () => lookup(options.host, lookupOptions, callback),
-            (refusal) => callback(refusal, "", 0)
-          )
-      })
-    } else {
-      // There is nothing to look up: what is written before its turn waits in the socket.
-      socket.cork()
-      socket.once("connect", () => socket.uncork())
-      takeTurn(() => socket.connect({ path }), (refusal) => socket.destroy(refusal))
-    }
-    sockets.add(socket)
-    let connected = false
-    socket.once("connect", () => {
-      connected = true
-      leave()
     })
-    socket.once("close", () => {
-      sockets.delete(socket)
-      leave()
-    })
-    // Before the driver's own listener, so that who waits behind this attempt is refused before anybody tries again.
-    socket.on("error", (error) => {
-      if (!connected) refusal ??= error
-    })
-    return watched(options.secure === undefined ? socket : options.secure(socket), options.answerWithin)
+    socket.once("connect", () => over())
+    socket.once("close", () => over())
+    return secured(socket)
   }
 
   return {
-    stream,
-    refuse: (error) => {
-      refusal = error
+    stream: () => main === undefined ? open() : openForCancel(),
+    end: (error) => {
+      isOurs = true
       for (const socket of sockets) socket.destroy(error)
-      next()
     },
-    size: () => sockets.size
+    letGo: () => {
+      isOurs = true
+    },
+    isSound: () => main !== undefined && !main.destroyed && main.writable && !isCanceled,
+    onClosed: (closed) => {
+      if (isClosed) closed(isOurs ? undefined : failure)
+      else closedListeners.push(closed)
+    }
   }
 }
 
-/** A stream that destroys itself when the server owes it an answer for longer than `answerWithin` milliseconds. */
-export const watched = (socket: Duplex, answerWithin: number): Duplex => {
-  // A watchdog on the real clock, on purpose: it guards a real socket, and has to go off while every fiber hangs.
-  let timer: NodeJS.Timeout | undefined
-  const settle = () => {
-    clearTimeout(timer)
-    timer = undefined
-  }
-  const noAnswer = () =>
-    socket.destroy(
-      Object.assign(new Error(`the server did not answer within ${answerWithin} ms`), { code: noAnswerCode })
-    )
-  socket.write = new Proxy(socket.write, {
-    apply(write, self, parameters) {
-      timer ??= setTimeout(noAnswer, answerWithin)
-      return Reflect.apply(write, self, parameters)
-    }
-  })
-  return socket.on("data", settle).on("close", settle)
+const newSocket = (sockets: Set<Socket>) => {
+  // Made before it connects: Node may call `lookup` before `connect` returns.
+  const socket = new Socket().setNoDelay(true).setKeepAlive(true, keepAliveAfter)
+  sockets.add(socket)
+  return socket.once("close", () => sockets.delete(socket))
 }
+
+/** The time for the resolver is not counted: a name that resolves slowly is no server that does not answer. */
+const bounded = (socket: Socket, options: Options) => {
+  // On the real clock, on purpose, as the watch of its answers.
+  let timer: NodeJS.Timeout | undefined
+  let from = 0
+  const begin = () => {
+    if (timer !== undefined) return
+    from = performance.now()
+    timer = setTimeout(() => socket.destroy(notConnected(options)), options.connectWithin)
+  }
+  if (isIP(options.host) !== 0 || options.path !== undefined) begin()
+  else socket.once("lookup", (error) => error ?? begin())
+  socket.once("connect", () => options.onConnected(performance.now() - from))
+  for (const event of ["connect", "close"]) socket.once(event, () => clearTimeout(timer))
+}
+
+const noAnswer = (within: number) =>
+  Object.assign(new Error(`the server did not answer within ${Math.round(within)} ms`), { code: noAnswerCode })
+
+const notConnected = ({ connectWithin, host, port }: Options) =>
+  Object.assign(new Error(`connect ETIMEDOUT ${host}:${port}: no connection within ${Math.round(connectWithin)} ms`), {
+    code: "ETIMEDOUT"
+  })

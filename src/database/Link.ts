@@ -3,7 +3,7 @@
  * that obeys an `Outage`. Not for stores: they pass through `Database`.
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
-import { Context, Effect, Option } from "effect"
+import { Context, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 
 /** Which server answered. Another identifier, or a timeline that went back, is another history of the data. */
@@ -18,6 +18,8 @@ export interface Work {
   readonly operation: string
   /** It is Lull's own, and not an application's. */
   readonly isOwn?: boolean | undefined
+  /** Over the connection of the heartbeat, if it is there: for what has to get through while the pool is in trouble. Default pool. */
+  readonly lane?: "pool" | "heartbeat" | undefined
 }
 
 /**
@@ -25,12 +27,15 @@ export interface Work {
  * it: on another one it would be stored although the transaction is rolled back.
  */
 export const openTransaction: Effect.Effect<PgClient | undefined> = Effect.contextWith(
-  (context: Context.Context<never>) => {
-    const client = Option.getOrUndefined(Context.getOption(context, PgClient))
-    const isOpen = client !== undefined && Option.isSome(Context.getOption(context, client.transactionService))
-    return Effect.succeed(isOpen ? client : undefined)
-  }
+  (context: Context.Context<never>) => Effect.succeed(openTransactionIn(context))
 )
+
+export const openTransactionIn = (context: Context.Context<never>): PgClient | undefined => {
+  const client = Context.getOrUndefined(context, PgClient)
+  return client !== undefined && Context.getOrUndefined(context, client.transactionService) !== undefined
+    ? client
+    : undefined
+}
 
 export class Link extends Context.Service<Link, {
   /**
@@ -39,7 +44,10 @@ export class Link extends Context.Service<Link, {
    * Bounded in time by itself: it fails with `NoAnswer` on a server that does not answer.
    */
   readonly probe: (fresh: boolean) => Effect.Effect<ServerIdentity | undefined, unknown>
-  /** Runs work on a pooled connection. */
+  /**
+   * Runs work on a connection of its own, in its lane. Work that is nested in other work, and all that is in a transaction, runs
+   * on the connection of that; it takes no further one.
+   */
   readonly run: <A, E, R>(
     what: Work,
     work: Effect.Effect<A, E, R>

@@ -1,22 +1,32 @@
 /**
- * The way to a real PostgreSQL: a pool for the work, and one connection of its own for the heartbeat, so that slow work
- * never looks like an outage.
+ * The way to a real PostgreSQL: a pool for the work (`PoolGate`), and one connection of its own for the heartbeat, so that slow
+ * work never looks like an outage. All of them are opened by one `Dialer`.
  *
- * A pool never leaves an old primary that went read-only: its connections keep answering. So each pool belongs to the
- * one server that a probe found to take writes, its connections live five minutes at most, and after each outage, and
- * after each doubt, there is a new one. The old one's sockets are destroyed, its scope is closed in the background.
+ * A pool never leaves an old primary that went read-only: its connections keep answering. So each connection belongs to the one
+ * server that a probe found to take writes, lives five minutes at most, and is not used again after an outage, or when the
+ * heartbeat had to be renewed or a server stayed silent: evidence that connections lead to a wrong or a dead place. That one of
+ * them breaks is none.
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
 import { Cause, Clock, Context, Duration, Effect, Exit, Layer, type Redacted } from "effect"
 import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
-import { ConnectionError, SqlError } from "effect/sql/SqlError"
+import type { SqlError } from "effect/sql/SqlError"
 import { connectWithin, type Host, type Hosts, resolve } from "./ConnectionOptions.ts"
-import { close, connectionLifetime, type Connections, make as makeConnections } from "./Connections.ts"
+import {
+  brokenWith,
+  close,
+  closePolitely,
+  type Connection,
+  connectionLifetime,
+  make as makeConnections
+} from "./Connections.ts"
 import { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
-import { within } from "./Deadline.ts"
-import { Link, openTransaction, type ServerIdentity } from "./Link.ts"
+import { NoAnswer, Severed, within } from "./Deadline.ts"
+import { type Kind, make as makeDialer } from "./Dialer.ts"
+import { Link, openTransactionIn, type ServerIdentity, type Work } from "./Link.ts"
 import { Listener } from "./Listener.ts"
 import * as Migrations from "./Migrations.ts"
+import * as PoolGate from "./PoolGate.ts"
 import { Replica } from "./Replica.ts"
 import { classify, type Reason } from "./Unavailable.ts"
 
@@ -40,13 +50,32 @@ const defaultProbeDeadline = Duration.seconds(3)
 /** Of a pool to a server that comes and goes. */
 const carefulConnections = 2
 
+/** Logins at a time to a server that is well. */
+const loginsAtOnce = 4
+
+/** What the caller's deadline is given to end the work that it gave up, before its connection is ended under it. */
+const afterDeadline = Duration.seconds(1)
+
+/** A row that somebody has locked is reported as locked, and not as a server that does not answer. */
+const heartbeatLockWithin = Duration.seconds(1)
+
+/** A listener is asked for a sign of life this often, and has so long to give it. */
+const listenerEvery = Duration.seconds(5)
+const listenerWithin = Duration.seconds(3)
+
 /** Migrations may rewrite tables. */
 const migrationDeadline = Duration.minutes(1)
 
 /** The same, for somebody who asked for it and waits. */
 const commandDeadline = Duration.hours(1)
 
-interface Heartbeat extends Connections {
+/** The connection that work has been lent, as nested work finds it. */
+class Lent extends Context.Service<Lent, {
+  readonly client: PgClient
+  isOver: boolean
+}>()("lull/database/PostgresLink/Lent") {}
+
+interface Heartbeat extends Connection {
   readonly host: Host
   readonly openedAt: number
   readonly identity: ServerIdentity | undefined
@@ -54,16 +83,24 @@ interface Heartbeat extends Connections {
 
 export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, listenHosts: Hosts | undefined) {
   const replica = yield* Replica
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
   const deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
   const probeDeadline = Duration.fromInputUnsafe(options.probeDeadline ?? defaultProbeDeadline)
-  const { inspect, pool: openHostPool, single: openSingle } = yield* makeConnections({
-    prepare: options.prepare ?? true
+  const maxConnections = options.maxConnections ?? 10
+  const dialer = yield* makeDialer
+  const { inspect, raw, single } = yield* makeConnections({
+    prepare: options.prepare ?? true,
+    dialer,
+    connectAtMost: probeDeadline,
+    // A server that stayed silent on one connection is not asked over the others that were made with it.
+    onSilent: () => pool.renew()
   })
 
-  const openPool = (host: Host, carefully: boolean) => {
-    const maxConnections = options.maxConnections ?? 10
-    return openHostPool(host, deadline, carefully ? Math.min(carefulConnections, maxConnections) : maxConnections)
-  }
+  /** For the prober, and what it does besides. */
+  const openSingle = (host: Host, answerWithin: Duration.Duration, lockWithin?: Duration.Duration) =>
+    single(host, "probe", { answerWithin, lockWithin })
+  const openHeartbeat = (host: Host) =>
+    openSingle(host, probeDeadline, Duration.min(heartbeatLockWithin, Duration.times(probeDeadline, 0.4)))
 
   const beat = (client: PgClient) =>
     client`insert into lull.replica (id, name) values (${replica.id}, ${replica.name})
@@ -89,7 +126,8 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   })
 
   let heartbeat: Heartbeat | undefined
-  let pool: Connections | undefined
+  let isPoolOpen = false
+  let isCareful = false
   let target: Host = hosts[0]
 
   const dropHeartbeat = (cause: Error) =>
@@ -99,25 +137,34 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
       return dropped === undefined ? Effect.void : close(dropped, cause)
     })
 
-  const dropPool = (cause: Error) =>
-    Effect.suspend(() => {
-      const dropped = pool
-      pool = undefined
-      return dropped === undefined ? Effect.void : close(dropped, cause)
-    })
+  /** Those that work has been lent: what another link has lent is of another database. */
+  const clients = new WeakSet<PgClient>()
 
-  /** The old pool gets no new work, and may end what it has begun. */
-  const retirePool = Effect.suspend(() => {
-    const retired = pool
-    pool = undefined
-    if (retired === undefined) return Effect.void
-    const cause = new Error("the connections have been renewed")
-    return Effect.sleep(deadline).pipe(Effect.andThen(close(retired, cause)), Effect.forkDetach, Effect.asVoid)
+  const nextKind = (): Kind => pool.stats().open === 0 ? "first" : "work"
+
+  const pool: PoolGate.PoolGate<Connection, SqlError> = yield* PoolGate.make<Connection, SqlError>({
+    open: Effect.suspend(() => single(target, nextKind(), { answerWithin: deadline })),
+    close: (connection, error) => {
+      runFork(error === undefined ? closePolitely(connection) : close(connection, error))
+    },
+    isSound: ({ connector }) => connector.isSound(),
+    onClosed: ({ connector }, closed) => connector.onClosed(closed),
+    most: () => isCareful ? Math.min(carefulConnections, maxConnections) : maxConnections,
+    retryAfter: () => dialer.retryAfter({ server: target.name, kind: nextKind() }),
+    atOnce: () => dialer.isTroubled(target.name) ? 1 : loginsAtOnce,
+    lendFor: Duration.sum(deadline, afterDeadline),
+    lifetime: connectionLifetime
   })
+
+  const dropPool = (cause: Error) =>
+    Effect.sync(() => {
+      isPoolOpen = false
+      pool.sever(cause, Cause.fail(brokenWith(cause)))
+    })
 
   /** A heartbeat over a new connection, which is kept if it was written. */
   const probeHost = Effect.fnUntraced(function*(host: Host) {
-    const connections = yield* within(openSingle(host, probeDeadline), connectWithin(host, probeDeadline))
+    const connections = yield* within(openHeartbeat(host), connectWithin(host, probeDeadline))
     return yield* Effect.gen(function*() {
       yield* within(inspect(connections.client, host), probeDeadline)
       const identity = yield* within(readIdentity(connections.client), probeDeadline)
@@ -163,34 +210,85 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
   /** To the server that takes writes; or, with addresses of its own, to the first of them that can be reached. */
   const listen = Effect.fnUntraced(function*(channel: string) {
+    // Where the server lets us have two connections and no third, they are for the heartbeat and the work.
+    if (isPoolOpen) yield* pool.use(() => Effect.void)
     const [first, ...others] = listenHosts ?? [target]
     const attempt = (host: Host) =>
-      Effect.flatMap(
-        Effect.acquireRelease(
-          openSingle(host, probeDeadline),
-          (connections) => close(connections, new Error("the listener is closing"))
-        ),
-        ({ client }) => client.listen(channel)
+      Effect.acquireRelease(
+        raw(host, { answerWithin: listenerWithin }),
+        (connections) => close(connections, new Error("the listener is closing"))
       )
-    return yield* others.reduce((tried, host) => Effect.catch(tried, () => attempt(host)), attempt(first))
+    const { connector, opened } = yield* others.reduce(
+      (tried, host) => Effect.catch(tried, () => attempt(host)),
+      attempt(first)
+    )
+    const pinned = yield* opened.pin
+    const queue = yield* pinned.listen(channel)
+    const endWith = (error: unknown) =>
+      Effect.sync(() => connector.end(error instanceof Error ? error : new Error(String(error))))
+    // Before it is asked to `UNLISTEN`, which a server that is gone would not answer.
+    yield* Effect.addFinalizer(() => endWith("the listener is closing"))
+    yield* within(pinned.query("select 1"), listenerWithin).pipe(
+      Effect.delay(listenerEvery),
+      Effect.forever,
+      Effect.catch(endWith),
+      Effect.forkScoped
+    )
+    return queue
   })
+
+  /** Its beats go on meanwhile: so it has half of the time of one. */
+  const runVital = <A, E, R>(client: PgClient, work: Effect.Effect<A, E, R>) =>
+    within(Effect.provideService(work, PgClient, client), Duration.times(probeDeadline, 0.5)).pipe(
+      Effect.mapError((error) => error instanceof NoAnswer || error instanceof Severed ? brokenWith(error) : error)
+    )
+
+  const lend = <A, E, R>(work: Effect.Effect<A, E, R>) => ({ client }: Connection) => {
+    clients.add(client)
+    const lent = { client, isOver: false }
+    return work.pipe(
+      Effect.provideService(PgClient, client),
+      Effect.provideService(Lent, lent),
+      Effect.ensuring(Effect.sync(() => {
+        lent.isOver = true
+      }))
+    )
+  }
+
+  const run = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
+    Effect.withFiber((fiber): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> => {
+      const lent = Context.getOrUndefined(fiber.context, Lent)
+      const outer = lent !== undefined && clients.has(lent.client) ? lent : undefined
+      // What runs in a transaction is part of it, or fails with it.
+      const transaction = openTransactionIn(fiber.context)
+      if (transaction !== undefined && clients.has(transaction)) {
+        return outer?.client === transaction && outer.isOver
+          ? Effect.fail(transactionIsOver)
+          : Effect.provideService(work, PgClient, transaction)
+      }
+      if (outer !== undefined && !outer.isOver) {
+        const again = Effect.provideService(work, PgClient, outer.client)
+        // It must not wait for a connection that its own caller holds.
+        return pool.useIdle(lend(work), again)
+      }
+      if (what.lane === "heartbeat" && heartbeat !== undefined) return runVital(heartbeat.client, work)
+      return isPoolOpen ? pool.use(lend(work)) : Effect.fail(notConnected)
+    })
 
   const link = Link.of({
     probe,
-    run: <A, E, R>(_: unknown, work: Effect.Effect<A, E, R>) =>
-      Effect.flatMap(openTransaction, (transaction): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> => {
-        const client = transaction ?? pool?.client
-        return client === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, client)
-      }),
+    run,
     renew: (carefully) =>
+      Effect.sync(() => {
+        isCareful = carefully
+        isPoolOpen = true
+        pool.renew()
+      }),
+    sever: (cause) =>
       Effect.andThen(
-        retirePool,
-        // Fails only for a URL that no probe would have got through with.
-        Effect.orDie(Effect.map(Effect.suspend(() => openPool(target, carefully)), (opened) => {
-          pool = opened
-        }))
-      ),
-    sever: (cause) => Effect.andThen(dropPool(cause), dropHeartbeat(cause))
+        dialer.suspect(target.name, brokenWith(cause)),
+        Effect.andThen(dropPool(cause), dropHeartbeat(cause))
+      )
   })
   const migrator = Migrations.migrateHosts(hosts, (host) =>
     Effect.map(
@@ -249,6 +347,6 @@ const tellingRank = (error: unknown): number => {
   return reason === undefined ? -1 : tellingOrder.indexOf(reason)
 }
 
-const notConnected = new SqlError({
-  reason: new ConnectionError({ cause: new Error("no connection has been made yet"), operation: "acquire" })
-})
+const notConnected = brokenWith(new Error("no connection has been made yet"))
+
+const transactionIsOver = brokenWith(new Error("the transaction that this work belongs to is over"))

@@ -22,14 +22,30 @@ const planning = { enable_seqscan: "off", jit: "off" }
  */
 export const shares = { lock: 0.4, statement: 0.8, socket: 0.9 } as const
 
+/**
+ * The server finds out in less than a minute that we are gone without a word, and ends what we had open. Behind a pooler it is the
+ * pooler's affair, so that nothing is said where these do not hold.
+ */
+const keepalive = {
+  tcp_keepalives_idle: "10",
+  tcp_keepalives_interval: "5",
+  tcp_keepalives_count: "3",
+  tcp_user_timeout: "30s"
+}
+
 /** Those that the URL's own `options` set are left to them: of the two the server would take ours. */
-export const make = (deadline: Duration.Duration, options: string | undefined): Settings => {
+export const make = (
+  deadline: Duration.Duration,
+  options: string | undefined,
+  lockWithin: Duration.Duration = Duration.times(deadline, shares.lock)
+): Settings => {
   const millis = Duration.toMillis(deadline)
   const all: Record<typeof names[number], string> = {
-    lock_timeout: `${Math.round(shares.lock * millis)}ms`,
-    statement_timeout: `${Math.round(shares.statement * millis)}ms`,
+    lock_timeout: `${Math.ceil(Duration.toMillis(lockWithin))}ms`,
+    statement_timeout: `${Math.ceil(shares.statement * millis)}ms`,
     idle_in_transaction_session_timeout: `${2 * millis}ms`,
-    ...planning
+    ...planning,
+    ...keepalive
   }
   return Object.fromEntries(Object.entries(all).filter(([name]) => !isSetBy(options ?? "", name)))
 }
@@ -39,7 +55,11 @@ const names = [
   "statement_timeout",
   "idle_in_transaction_session_timeout",
   "enable_seqscan",
-  "jit"
+  "jit",
+  "tcp_keepalives_idle",
+  "tcp_keepalives_interval",
+  "tcp_keepalives_count",
+  "tcp_user_timeout"
 ] as const
 
 const isSetBy = (options: string, name: string) =>
@@ -94,6 +114,7 @@ export const explainOptions = (host: string): string =>
 /** Those that do not hold, though Lull would have them. Another limit than ours is somebody's decision; none at all is none. */
 export const missing = (wanted: Settings, actual: ReadonlyMap<string, string | undefined>): ReadonlyArray<string> =>
   Object.entries(wanted).flatMap(([name, value]) => {
+    if (name in keepalive) return []
     const now = actual.get(name)
     const holds = name in planning ? now === value : now !== undefined && now !== "0"
     return holds ? [] : [name]

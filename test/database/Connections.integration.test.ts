@@ -13,6 +13,7 @@ import { resolve } from "../../src/database/ConnectionOptions.ts"
 import * as Connections from "../../src/database/Connections.ts"
 import { sslModes, supportedParameters } from "../../src/database/ConnectionUrl.ts"
 import { Database } from "../../src/database/Database.ts"
+import { make as makeDialer } from "../../src/database/Dialer.ts"
 import { Replica } from "../../src/database/Replica.ts"
 import { noAnswerCode } from "../../src/database/Unavailable.ts"
 import { Loops } from "../../src/loop/Loops.ts"
@@ -341,8 +342,20 @@ describe("sslmode", () => {
     "lets a connection with TLS wait no longer than one without when its server hangs",
     Effect.gen(function*() {
       const [host] = yield* resolve(Redacted.make(url("127.0.0.1", "sslmode=require")))
-      const connections = yield* Effect.provide(Connections.make({ prepare: true }), reactivityLayer)
-      const opened = yield* connections.single(host, Duration.seconds(2))
+      const connections = yield* Effect.provide(
+        Connections.make({
+          prepare: true,
+          dialer: yield* makeDialer,
+          connectAtMost: Duration.seconds(2),
+          onSilent: () => {}
+        }),
+        reactivityLayer
+      )
+      const opened = yield* connections.single(host, "probe", { answerWithin: Duration.seconds(2) })
+      let isClosed = false
+      opened.connector.onClosed(() => {
+        isClosed = true
+      })
       yield* opened.client.unsafe("select 1")
       yield* server.hang
       // Not interrupted by anybody: only its socket can end it.
@@ -351,7 +364,7 @@ describe("sslmode", () => {
       assert.strictEqual(Reflect.get(Object(error.reason.cause), "code"), noAnswerCode)
       yield* server.resume
       yield* Connections.close(opened, new Error("the test is over"))
-      yield* until(() => opened.connector.size() === 0)
+      yield* until(() => isClosed)
     }).pipe(Effect.ensuring(Effect.suspend(() => server.resume)))
   )
 

@@ -12,7 +12,11 @@ describe("SessionSettings", () => {
       statement_timeout: "4000ms",
       idle_in_transaction_session_timeout: "10000ms",
       enable_seqscan: "off",
-      jit: "off"
+      jit: "off",
+      tcp_keepalives_idle: "10",
+      tcp_keepalives_interval: "5",
+      tcp_keepalives_count: "3",
+      tcp_user_timeout: "30s"
     })
   })
 

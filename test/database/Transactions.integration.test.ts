@@ -29,7 +29,7 @@ describe("a transaction of an application", () => {
     /** New connections for everything, while the transaction is open. */
     const renew = Effect.gen(function*() {
       const before = epoch()
-      database.availability.report({ reason: "Unreachable", code: undefined, detail: "scripted" })
+      database.availability.report({ reason: "ReadOnly", code: undefined, detail: "scripted" })
       yield* until(() => epoch() > before && database.availability.isOpen())
     })
     const counts = Effect.gen(function*() {
