@@ -13,10 +13,12 @@ import { SqlClient } from "effect/sql/SqlClient"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { type Host, type Hosts, type InvalidDatabaseUrl, parse } from "./ConnectionUrl.ts"
 import { type Connector, make as makeConnector } from "./Connector.ts"
-import { within } from "./Deadline.ts"
-import { Link, type ServerIdentity } from "./Link.ts"
+import { serverDeadline, within } from "./Deadline.ts"
+import { heartbeatSql, takeSpaceSql } from "./HeartbeatSql.ts"
+import { Link, type ServerIdentity, type Work } from "./Link.ts"
 import { Listener } from "./Listener.ts"
 import * as Migrations from "./Migrations.ts"
+import * as OpenTransaction from "./OpenTransaction.ts"
 import { Replica } from "./Replica.ts"
 import { classify, type Reason } from "./Unavailable.ts"
 
@@ -42,6 +44,9 @@ const connectionLifetime = Duration.minutes(5)
 
 /** Of a pool to a server that comes and goes. */
 const carefulConnections = 2
+
+/** To take a connection of the pool, or space on the disk: the heartbeat waits for it. */
+const reachWithin = Duration.seconds(1)
 
 /** Migrations may rewrite tables, and wait for those of another replica. */
 const migrationDeadline = Duration.minutes(1)
@@ -104,9 +109,8 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     return { client, connector, scope }
   })
 
-  const beat = (client: PgClient) =>
-    client`insert into lull.replica (id, name) values (${replica.id}, ${replica.name})
-      on conflict (id) do update set beat_at = now()`
+  const beatText = heartbeatSql(replica)
+  const beat = (client: PgClient) => client.unsafe(beatText)
 
   /** Each start of a process leaves a row; whoever was not heard of for a day is no replica any more. */
   const forgetReplicas = (client: PgClient) => client`delete from lull.replica where beat_at < now() - interval '1 day'`
@@ -125,6 +129,10 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   /** The server whose schema is known to be up to date. */
   let migrated: string | undefined
   let target: Host = hosts[0]
+
+  /** All clients of pools that there were: a transaction may outlive the pool. */
+  const clients = new WeakSet<PgClient>()
+  const isOurs = (client: PgClient) => clients.has(client)
 
   const dropHeartbeat = (cause: Error) =>
     Effect.suspend(() => {
@@ -210,16 +218,27 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
   const link = Link.of({
     probe,
-    run: <A, E, R>(_: unknown, work: Effect.Effect<A, E, R>) =>
-      Effect.suspend((): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> =>
-        pool === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, pool.client)
-      ),
+    run: <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
+      Effect.flatMap(OpenTransaction.client(isOurs), (inside): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> => {
+        const client = inside ?? (what.lane === "heartbeat" ? heartbeat : pool)?.client
+        return client === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, client)
+      }),
+    inTransaction: Effect.map(OpenTransaction.client(isOurs), (inside) => inside !== undefined),
+    reach: within(
+      Effect.suspend(() => pool === undefined ? Effect.fail(notConnected) : pool.client`select 1`),
+      reachWithin
+    ),
+    takeSpace: within(
+      Effect.suspend(() => heartbeat === undefined ? Effect.fail(notConnected) : heartbeat.client.unsafe(takeSpaceSql)),
+      reachWithin
+    ),
     renew: (carefully) =>
       Effect.andThen(
         retirePool,
         // Fails only for a URL that no probe would have got through with.
         Effect.orDie(Effect.map(Effect.suspend(() => openPool(target, carefully)), (opened) => {
           pool = opened
+          clients.add(opened.client)
         }))
       ),
     sever: (cause) => Effect.andThen(dropPool(cause), dropHeartbeat(cause))
@@ -244,7 +263,7 @@ export const layer = (options: Options): Layer.Layer<Link | Listener, InvalidDat
 const planning = { enable_seqscan: "off", jit: "off" }
 
 const serverTimeouts = (deadline: Duration.Duration) => ({
-  statement_timeout: `${Duration.toMillis(deadline)}ms`,
+  statement_timeout: `${Duration.toMillis(serverDeadline(deadline))}ms`,
   idle_in_transaction_session_timeout: `${2 * Duration.toMillis(deadline)}ms`
 })
 
