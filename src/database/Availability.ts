@@ -95,8 +95,8 @@ export class Availability extends Context.Service<Availability, {
   readonly state: SubscriptionRef.SubscriptionRef<State>
   /** Completes at once while callers are served, or else when they are. */
   readonly awaitAvailable: Effect.Effect<void>
-  /** Completes when the first probe has decided. */
-  readonly awaitDecision: Effect.Effect<void>
+  /** Completes when the first probe has decided, either way. */
+  readonly decided: Effect.Effect<void>
   /** Callers are served, and there is no doubt of it. */
   readonly isOpen: () => boolean
   /** Asked by the door before each call. What is admitted has to be answered with one of the next three. */
@@ -104,6 +104,8 @@ export class Availability extends Context.Service<Availability, {
   readonly succeeded: (caller: Caller) => void
   /** Work ended in a way that may say something of the database. */
   readonly failed: (caller: Caller, ended: Ended) => Effect.Effect<void>
+  /** Connections are of no use, for a reason that the door does not see. After the next heartbeat they are made anew. */
+  readonly report: (failure: Classified) => void
   /** Work ended in a way that says nothing. */
   readonly withoutEvidence: (caller: Caller) => void
   /** Why callers are not served now; `undefined` if they are. */
@@ -172,6 +174,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let epoch = 0
   /** Attempts that have not been told yet. */
   let attempts = 0
+  /** Work got through since the last heartbeat. */
+  let wasPoolUsed = false
   let vitalFailedAt: number | undefined
   let trialStep = yield* Schedule.toStep(Backoff.database)
 
@@ -335,7 +339,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
       // What broke together with the heartbeat's own connection was one event, and is over.
       if (!renewed) { for (const { failure, operation } of undecided) yield* count(operation, failure) }
     }
-    if (noConnection !== undefined || (mayTry && poolTrouble !== undefined)) yield* lookAtPool
+    // While nobody works, nobody else would find out.
+    const isIdle = !wasPoolUsed && poolTrouble === undefined
+    wasPoolUsed = false
+    if (noConnection !== undefined || isIdle || (mayTry && poolTrouble !== undefined)) yield* lookAtPool
     if (poolTrouble !== undefined || lockTrouble !== undefined) attempts++
     // What was reported meanwhile needs another heartbeat.
     isDoubted = isDoubted && isBeatWanted
@@ -363,7 +370,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         ...(trouble() === undefined ? [] : [nextTrial])
       ]
       const wait = isBeatWanted ? 0 : Math.min(...dues) - (yield* monotonicMillis)
-      if (wait > 0) yield* Effect.raceFirst(Effect.sleep(wait), wake.await)
+      if (wait > 0) yield* Effect.raceFirst(Effect.sleep(Math.ceil(wait)), wake.await)
       wake.closeUnsafe()
       at = yield* monotonicMillis
       const mayTry = trouble() !== undefined && at >= nextTrial
@@ -531,15 +538,21 @@ const make = Effect.fnUntraced(function*(options: Options) {
   return Availability.of({
     state,
     awaitAvailable: served.await,
-    awaitDecision: decided.await,
+    decided: decided.await,
     isOpen: isServed,
     admit,
     succeeded: ({ operation, whose }) => {
+      wasPoolUsed = true
       if (whose === "application") return
       if (whose === "vital") vitalFailedAt = undefined
       if (breakers.succeeded(operation)) wake.openUnsafe()
     },
     failed,
+    report: ({ detail, reason }) => {
+      reports.hasOldConnection = true
+      reports.noConnection ??= { reason, detail }
+      doubt()
+    },
     withoutEvidence: ({ operation }) => breakers.withoutEvidence(operation),
     refusal,
     verdict: Effect.suspend(() => {

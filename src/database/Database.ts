@@ -33,7 +33,7 @@ import { monotonicMillis } from "../loop/Monotonic.ts"
 import type { Outage } from "../testing/Outage.ts"
 import * as Availability from "./Availability.ts"
 import type { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
-import { NoAnswer, serverDeadline, Severed, within } from "./Deadline.ts"
+import { NoAnswer, Severed, within } from "./Deadline.ts"
 import { Link, type Work } from "./Link.ts"
 import type { Listener } from "./Listener.ts"
 import * as PostgresLink from "./PostgresLink.ts"
@@ -71,11 +71,6 @@ export class Database extends Context.Service<Database, {
     /** Work that has to get through while the pool is in trouble: over the connection of the heartbeat, if need be. */
     readonly vital: Pass
   }
-  /**
-   * Whether the fiber is inside an open transaction of this door. Then work that has failed is not worth another attempt: the
-   * transaction is aborted, and only who began it may repeat it.
-   */
-  readonly inTransaction: Effect.Effect<boolean>
 }>()("lull/database/Database") {
   /** In front of whatever `Link` is given. */
   static readonly layerLink = (
@@ -127,14 +122,14 @@ const heartbeatLane = Duration.seconds(1)
 
 const nothingKnown = { attempts: 0, retryAfter: Duration.zero }
 
-/** Of the time that the server has for a statement: one that ended later than this ended by its time limit. */
-const nearlyAll = 0.9
+/** Of the deadline: a statement that was ended later than this was ended by the server's time limit, and not by somebody. */
+const timeLimit = 0.7
 
 const make = Effect.fnUntraced(function*(options: Options) {
   const link = yield* Link
   const availability = yield* Availability.Availability
   const deadline = Duration.fromInputUnsafe(options.deadline ?? PostgresLink.defaultDeadline)
-  const serverTimeout = Duration.toMillis(serverDeadline(deadline)) * nearlyAll
+  const serverTimeout = timeLimit * Duration.toMillis(deadline)
   /** Work of applications that is under way: it may hold all connections. */
   let applications = 0
   /** Conflicts of statements inside a transaction: only its outermost call may repeat it. */
@@ -263,6 +258,15 @@ const make = Effect.fnUntraced(function*(options: Options) {
       () => overHeartbeat({ ...what, lane: "heartbeat" }, caller, work)
     )
 
+  /** The heartbeat's connection may have broken as well, and is made anew in a moment. */
+  const whileHeartbeatIsRenewed = {
+    schedule: Schedule.spaced("250 millis"),
+    times: 8,
+    while: (error: unknown) =>
+      error instanceof Unavailable.DatabaseUnavailable &&
+      SubscriptionRef.getUnsafe(availability.state)._tag !== "Unavailable"
+  }
+
   const counted = <A, E, R>(work: Effect.Effect<A, E, R>) =>
     Effect.suspend(() => {
       applications++
@@ -283,7 +287,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
             Effect.fail(unavailableFor(what, admission.refusal, "notDone"))
           )
         case "HeartbeatOnly":
-          return overHeartbeat(what, caller, work)
+          return Effect.retry(overHeartbeat(what, caller, work), whileHeartbeatIsRenewed)
         case "Pass":
           return caller.whose === "vital"
             ? vitally(what, caller, work)
@@ -297,7 +301,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const whenDecided = <A, E, R>(work: (left: Duration.Duration) => Effect.Effect<A, E, R>) =>
     Effect.suspend(() => {
       if (SubscriptionRef.getUnsafe(availability.state)._tag !== "Starting") return work(deadline)
-      return Effect.timed(Effect.timeoutOption(availability.awaitDecision, deadline)).pipe(
+      return Effect.timed(Effect.timeoutOption(availability.decided, deadline)).pipe(
         Effect.flatMap(([took]) => work(Duration.max(Duration.zero, Duration.subtract(deadline, took))))
       )
     })
@@ -341,6 +345,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
       { startImmediately: true }
     ).pipe(Effect.flatMap((fiber) => Effect.timeoutOption(Fiber.await(fiber), abortWithin)))
 
+  for (const outcome of [done, refused, unavailable, failed]) yield* Metric.update(outcome, 0)
+
   const pass = (kind: Work["kind"], whose: Availability.Caller["whose"]): Pass => (operation, work) => {
     const what: Work = { kind, operation }
     return Effect.flatMap(link.inTransaction, (isInside) =>
@@ -352,8 +358,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   return Database.of({
     read: pass("read", "application"),
     write: pass("write", "application"),
-    own: { read: pass("read", "own"), write: pass("write", "own"), vital: pass("write", "vital") },
-    inTransaction: link.inTransaction
+    own: { read: pass("read", "own"), write: pass("write", "own"), vital: pass("write", "vital") }
   })
 })
 

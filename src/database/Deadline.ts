@@ -24,13 +24,6 @@ export class Severed extends Data.TaggedError("Severed")<{}> {
   }
 }
 
-/**
- * How long the server may work on one statement of work with this deadline. Shorter than the deadline itself, so that the two
- * do not race: of a statement that takes too long the server says that it has not done it, and nobody has to guess.
- */
-export const serverDeadline = (deadline: Duration.Duration): Duration.Duration =>
-  Duration.subtract(deadline, Duration.min(Duration.seconds(1), Duration.times(deadline, 0.2)))
-
 export const within = <A, E, R>(
   work: Effect.Effect<A, E, R>,
   deadline: Duration.Duration

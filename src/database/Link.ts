@@ -2,8 +2,8 @@
  * What the door and the prober stand in front of: a way to a database. `PostgresLink` is a real one, `ScriptedLink` one
  * that obeys an `Outage`. Not for stores: they pass through `Database`.
  */
-import type { PgClient } from "@effect/sql-pg/PgClient"
-import { Context, type Effect } from "effect"
+import { PgClient } from "@effect/sql-pg/PgClient"
+import { Context, Effect, Option } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 
 /** Which server answered. Another identifier, or a timeline that went back, is another history of the data. */
@@ -19,6 +19,18 @@ export interface Work {
   /** Over which connection. That of the heartbeat is for what cannot wait for the pool, and is short. Default: the pool. */
   readonly lane?: "pool" | "heartbeat"
 }
+
+/**
+ * The client on which this fiber has an open transaction, if it has one. Whatever runs inside uses its connection, or fails with
+ * it: on another one it would be stored although the transaction is rolled back.
+ */
+export const openTransaction: Effect.Effect<PgClient | undefined> = Effect.contextWith(
+  (context: Context.Context<never>) => {
+    const client = Option.getOrUndefined(Context.getOption(context, PgClient))
+    const isOpen = client !== undefined && Option.isSome(Context.getOption(context, client.transactionService))
+    return Effect.succeed(isOpen ? client : undefined)
+  }
+)
 
 export class Link extends Context.Service<Link, {
   /**

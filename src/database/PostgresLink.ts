@@ -13,12 +13,11 @@ import { SqlClient } from "effect/sql/SqlClient"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { type Host, type Hosts, type InvalidDatabaseUrl, parse } from "./ConnectionUrl.ts"
 import { type Connector, make as makeConnector } from "./Connector.ts"
-import { serverDeadline, within } from "./Deadline.ts"
+import { within } from "./Deadline.ts"
 import { heartbeatSql, takeSpaceSql } from "./HeartbeatSql.ts"
-import { Link, type ServerIdentity, type Work } from "./Link.ts"
+import { Link, openTransaction, type ServerIdentity, type Work } from "./Link.ts"
 import { Listener } from "./Listener.ts"
 import * as Migrations from "./Migrations.ts"
-import * as OpenTransaction from "./OpenTransaction.ts"
 import { Replica } from "./Replica.ts"
 import { classify, type Reason } from "./Unavailable.ts"
 
@@ -100,7 +99,11 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const openPool = Effect.fnUntraced(function*(host: Host, carefully: boolean) {
     const maxConnections = options.maxConnections ?? 10
     const scope = yield* Scope.make()
-    const connector = makeConnector({ host: host.host, port: host.port, answerWithin: Duration.toMillis(deadline) })
+    const connector = makeConnector({
+      host: host.host,
+      port: host.port,
+      answerWithin: shares.socket * Duration.toMillis(deadline)
+    })
     const client = yield* makePool({
       ...configuration(host, connector, deadline),
       maxConnections: carefully ? Math.min(carefulConnections, maxConnections) : maxConnections,
@@ -132,7 +135,11 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
   /** All clients of pools that there were: a transaction may outlive the pool. */
   const clients = new WeakSet<PgClient>()
-  const isOurs = (client: PgClient) => clients.has(client)
+  /** One of another link is another database's. */
+  const ownTransaction = Effect.map(
+    openTransaction,
+    (client) => client !== undefined && clients.has(client) ? client : undefined
+  )
 
   const dropHeartbeat = (cause: Error) =>
     Effect.suspend(() => {
@@ -219,11 +226,11 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const link = Link.of({
     probe,
     run: <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
-      Effect.flatMap(OpenTransaction.client(isOurs), (inside): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> => {
+      Effect.flatMap(ownTransaction, (inside): Effect.Effect<A, E | SqlError, Exclude<R, PgClient>> => {
         const client = inside ?? (what.lane === "heartbeat" ? heartbeat : pool)?.client
         return client === undefined ? Effect.fail(notConnected) : Effect.provideService(work, PgClient, client)
       }),
-    inTransaction: Effect.map(OpenTransaction.client(isOurs), (inside) => inside !== undefined),
+    inTransaction: Effect.map(ownTransaction, (inside) => inside !== undefined),
     reach: within(
       Effect.suspend(() => pool === undefined ? Effect.fail(notConnected) : pool.client`select 1`),
       reachWithin
@@ -262,8 +269,15 @@ export const layer = (options: Options): Layer.Layer<Link | Listener, InvalidDat
  */
 const planning = { enable_seqscan: "off", jit: "off" }
 
+/**
+ * The server answers first, then the socket ends, and then the door: a lock that is waited for, a statement that takes too long
+ * and a server that does not answer are three things, and no two of these race.
+ */
+const shares = { lock: 0.4, statement: 0.8, socket: 0.9 } as const
+
 const serverTimeouts = (deadline: Duration.Duration) => ({
-  statement_timeout: `${Duration.toMillis(serverDeadline(deadline))}ms`,
+  lock_timeout: `${Math.round(shares.lock * Duration.toMillis(deadline))}ms`,
+  statement_timeout: `${Math.round(shares.statement * Duration.toMillis(deadline))}ms`,
   idle_in_transaction_session_timeout: `${2 * Duration.toMillis(deadline)}ms`
 })
 

@@ -53,10 +53,10 @@ export class DatabaseUnavailable extends Data.TaggedError("DatabaseUnavailable")
   readonly outcome: WorkOutcome
   /** What was to be done, as `Service.method`. */
   readonly operation: string
-  /** What the server or the system said. */
+  /** What the server or the system said last. */
   readonly detail: string
-  /** The error itself; `undefined` when the work was refused at the door. */
-  readonly cause: unknown
+  /** The failure itself, if this call met it. */
+  readonly cause?: unknown
 }> {
   override get message() {
     return `the database is unavailable (${this.reason}: ${this.detail}) for ${this.operation}` +
@@ -317,12 +317,12 @@ const isSqlState = (code: string) => /^(?=.*[0-9])[0-9A-Z]{5}$/.test(code)
 
 /**
  * What kind of failure this is. Classes of SQLSTATE whose failures repeat with the same values: 21 cardinality, 22 data,
- * 23 constraints, 44 check option, 54 limits of a program; and with the same statement: 0A, 26, 34, 42. What carries no
+ * 23 constraints, 27 changes by triggers, 44 check option, 54 limits of a program; and with the same statement: 0A, 26, 34, 3F, 42. What carries no
  * state at all is the driver's own: a value that it can not encode, or a row that it can not decode.
  */
 export const kindOf = (sqlState: string | undefined): FailureKind => {
-  if (sqlState === undefined || !isSqlState(sqlState) || /^(21|22|23|44|54)/.test(sqlState)) return "data"
-  return /^(0A|26|34|42)/.test(sqlState) ? "statement" : "passing"
+  if (sqlState === undefined || !isSqlState(sqlState) || /^(21|22|23|27|44|54)/.test(sqlState)) return "data"
+  return /^(0A|26|34|3F|42)/.test(sqlState) ? "statement" : "passing"
 }
 
 /** Deadlocks and serialization failures: the transaction was rolled back, and doing it again may well succeed. */

@@ -313,7 +313,12 @@ const make = Effect.fnUntraced(function*(options: Options) {
     yield* Effect.catchTag(
       beatLeases,
       "DatabaseUnavailable",
-      () => Effect.andThen(waitForDatabase, Effect.sync(() => beatNow.openUnsafe()))
+      // Leases can be kept where nobody else is served, so that its return is not all that is waited for.
+      () =>
+        Effect.andThen(
+          Effect.raceFirst(waitForDatabase, Effect.sleep(heartbeatEvery)),
+          Effect.sync(() => beatNow.openUnsafe())
+        )
     )
     yield* sayWhatWasLost
   }))
