@@ -110,8 +110,8 @@ export class Availability extends Context.Service<Availability, {
   readonly withoutEvidence: (caller: Caller) => void
   /** Why callers are not served now; `undefined` if they are. */
   readonly refusal: Effect.Effect<Refusal | undefined>
-  /** Asks for a heartbeat, and waits until it has decided, but not for long. */
-  readonly verdict: Effect.Effect<void>
+  /** Asks for a heartbeat, and waits until it has decided, but not for longer than this. */
+  readonly verdict: (within: Duration.Duration) => Effect.Effect<void>
   /**
    * Milliseconds so far in which the database was seen to take our writes: time between two heartbeats that both were
    * written. What is judged by silence (`Reaper`) counts only these: one's own outage proves nothing about others, nor do
@@ -555,12 +555,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
     },
     withoutEvidence: ({ operation }) => breakers.withoutEvidence(operation),
     refusal,
-    verdict: Effect.suspend(() => {
-      if (!isUp) return Effect.void
-      const waiting = asked
-      wantBeat()
-      return Effect.asVoid(Effect.timeoutOption(waiting.await, verdictWithin))
-    }),
+    verdict: (within) =>
+      Effect.suspend(() => {
+        if (!isUp) return Effect.void
+        const waiting = asked
+        wantBeat()
+        return Effect.asVoid(Effect.timeoutOption(waiting.await, within))
+      }),
     writableMillis: writable.total,
     history: history.count
   })
@@ -571,9 +572,6 @@ const longestBeat = 4_000
 
 /** A lease that could not be renewed is evidence for so long: workers renew theirs more often. */
 const vitalFailureCounts = 15_000
-
-/** A caller whose error depends on what the heartbeat finds does not wait longer. */
-const verdictWithin = Duration.millis(500)
 
 const passes = Effect.succeed<Admission>({ _tag: "Pass" })
 const heartbeatOnly = Effect.succeed<Admission>({ _tag: "HeartbeatOnly" })

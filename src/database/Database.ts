@@ -174,10 +174,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   ) {
     const isOwn = whose !== "application"
     const outcome = outcomeOf(what, ended)
-    // Whether it was the database, the heartbeat finds out.
-    if (ended._tag === "Overdue" || (!isOwn && ended._tag === "Statement" && Unavailable.isSuspicious(ended))) {
-      yield* availability.verdict
-    }
+    const patience = verdictWithin(ended, isOwn)
+    if (patience !== undefined) yield* availability.verdict(patience)
     const known = yield* availability.refusal
     const isAway = known !== undefined && SubscriptionRef.getUnsafe(availability.state)._tag === "Unavailable"
     const since = known?.since ?? (yield* Clock.currentTimeMillis)
@@ -361,6 +359,15 @@ const make = Effect.fnUntraced(function*(options: Options) {
     own: { read: pass("read", "own"), write: pass("write", "own"), vital: pass("write", "vital") }
   })
 })
+
+/** How long an error waits for the heartbeat, which finds out whether it was the database; `undefined` if that is no question. */
+const verdictWithin = (ended: Availability.Ended, isOwn: boolean): Duration.Duration | undefined => {
+  if (ended._tag === "Overdue") return Duration.millis(500)
+  if (ended._tag !== "Statement") return undefined
+  if (!isOwn) return Unavailable.isSuspicious(ended) ? Duration.millis(500) : undefined
+  // A heartbeat waits for locks, too, and tries twice.
+  return ended.trouble === "Locked" || ended.trouble === "Slow" ? Duration.millis(1_500) : undefined
+}
 
 const abortSql = `do $lull$ begin raise exception 'work inside this transaction has failed'; end $lull$`
 

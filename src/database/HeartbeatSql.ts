@@ -25,8 +25,11 @@ export const heartbeatSql = (replica: { readonly id: string; readonly name: stri
 /** A `do` takes no parameters; as hexadecimal digits a text means the same under all settings of the server. */
 const literal = (text: string) => `convert_from(decode('${Buffer.from(text, "utf8").toString("hex")}', 'hex'), 'UTF8')`
 
-/** A file that grows, which is gone with the end of the statement. A table of Lull's may have room left in its pages. */
+/** A file that grows beside those of the jobs, and is gone with the end of the statement: a table of Lull's may have room left. */
 export const takeSpaceSql = `do $lull$ begin
-    create temporary table lull_space (filler text) on commit drop;
+    execute format('create temporary table lull_space (filler text) on commit drop tablespace %I', (
+      select spcname from pg_tablespace where oid = coalesce(
+        (select nullif(reltablespace, 0) from pg_class where oid = to_regclass('lull.job')),
+        (select dattablespace from pg_database where datname = current_database()))));
     insert into lull_space select repeat('x', 1000) from generate_series(1, 256);
   end $lull$`
