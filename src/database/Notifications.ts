@@ -13,7 +13,7 @@ import { SecureRandom } from "effect/crypto/SecureRandom"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
-import { Availability } from "./Availability.ts"
+import { Availability, epochOf } from "./Availability.ts"
 import { Database } from "./Database.ts"
 import { Listener } from "./Listener.ts"
 import { classify, DatabaseUnavailable } from "./Unavailable.ts"
@@ -88,16 +88,15 @@ const makePostgres = Effect.gen(function*() {
     Effect.gen(function*() {
       // The state is watched, not the socket: what is hung is not noticed by a connection that only listens.
       while (true) {
-        const state = SubscriptionRef.getUnsafe(availability.state)
-        if (state._tag !== "Available" || state.epoch !== epoch) return
+        if (epochOf(SubscriptionRef.getUnsafe(availability.state)) !== epoch) return
         yield* Effect.sleep("1 second")
       }
     })
 
   const session = Effect.gen(function*() {
     yield* availability.awaitAvailable
-    const state = SubscriptionRef.getUnsafe(availability.state)
-    if (state._tag !== "Available") return
+    const epoch = epochOf(SubscriptionRef.getUnsafe(availability.state))
+    if (epoch === undefined) return
     const queue = yield* listener.listen(channel)
     const heard = yield* Deferred.make<void>()
     const token = yield* random.uuidV4()
@@ -114,7 +113,7 @@ const makePostgres = Effect.gen(function*() {
       yield* Effect.timeout(Deferred.await(heard), selfTestWithin)
       yield* Ref.set(saidDeaf, false)
       yield* hub.publish({ _tag: "Missed" })
-      yield* Effect.raceFirst(Effect.sleep(connectionLifetime), epochEnds(state.epoch))
+      yield* Effect.raceFirst(Effect.sleep(connectionLifetime), epochEnds(epoch))
     })
     yield* Effect.raceFirst(receive, test)
   }).pipe(
