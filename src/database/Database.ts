@@ -2,21 +2,25 @@
  * The one door to the database: every statement of every store passes here.
  *
  * - While `Availability` says no, work is refused at once, without touching a connection: a thousand callers cost nothing.
+ *   Before its first word work waits.
  * - Work has a deadline that holds on a hung server and on a link that swallows packets (`Deadline`, `Connector`).
- * - Failures become `DatabaseUnavailable`, which is reported to `Availability`, or `QueryFailed`. A lost transaction is an
- *   error here, though the driver makes it a defect.
+ * - Failures become `DatabaseUnavailable` or `QueryFailed`, and are reported to `Availability`: what became of Lull's own work,
+ *   and connections that could not be made. Slow, locked or wrong statements of an application are its own affair; at most they
+ *   make the heartbeat come at once. A lost transaction is an error here, though the driver makes it a defect.
  * - A transaction that was rolled back by a deadlock or a serialization failure is done again, a few times.
+ * - Inside an open transaction work uses its connection, or fails with it, and its failure aborts the transaction.
  *
  * Work of kind `write` whose answer was lost is reported with `outcome: "unknown"`. The door does not repeat it: every
  * operation of a store is safe to repeat, and its caller knows whether it is still wanted.
  */
-import type { PgClient } from "@effect/sql-pg/PgClient"
+import { PgClient } from "@effect/sql-pg/PgClient"
 import {
   Cause,
   Clock,
   Context,
   Duration,
   Effect,
+  Fiber,
   Layer,
   Metric,
   type Redacted,
@@ -25,11 +29,12 @@ import {
 } from "effect"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
 import type { Loops } from "../loop/Loops.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import type { Outage } from "../testing/Outage.ts"
 import * as Availability from "./Availability.ts"
 import type { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
 import { NoAnswer, Severed, within } from "./Deadline.ts"
-import { Link, openTransaction, type Work } from "./Link.ts"
+import { Link, type Work } from "./Link.ts"
 import type { Listener } from "./Listener.ts"
 import * as PostgresLink from "./PostgresLink.ts"
 import type { Replica } from "./Replica.ts"
@@ -111,102 +116,276 @@ const failed = Metric.withAttributes(calls, { outcome: "failed" })
 /** A transaction that a deadlock rolled back is worth this many further attempts. */
 const conflictRetries = 4
 
+/** What cannot wait for the pool waits so long for it, and then so long for the heartbeat's connection. */
+const vitalPatience = Duration.seconds(2)
+const heartbeatLane = Duration.seconds(1)
+
+const nothingKnown = { attempts: 0, retryAfter: Duration.zero }
+
+/** Of the deadline: a statement that was ended later than this was ended by the server's time limit, and not by somebody. */
+const timeLimit = 0.7
+
 const make = Effect.fnUntraced(function*(options: Options) {
   const link = yield* Link
   const availability = yield* Availability.Availability
   const deadline = Duration.fromInputUnsafe(options.deadline ?? PostgresLink.defaultDeadline)
+  const serverTimeout = timeLimit * Duration.toMillis(deadline)
+  /** Work of applications that is under way: it may hold all connections. */
+  let applications = 0
+  /** Conflicts of statements inside a transaction: only its outermost call may repeat it. */
+  const conflictsInside = new WeakSet<Unavailable.QueryFailed>()
 
-  /** What callers are told while, or because, the database is away. */
-  const refusal = (
-    operation: string,
+  const whileRolledBack = {
+    schedule: Schedule.jittered(Schedule.exponential("10 millis")),
+    times: conflictRetries,
+    while: (error: unknown) =>
+      isSqlError(error)
+        ? Unavailable.isRolledBackByConflict(error)
+        : error instanceof Unavailable.QueryFailed && conflictsInside.has(error)
+  }
+
+  const unavailableFor = (what: Work, known: Availability.Refusal, outcome: Unavailable.WorkOutcome, cause?: unknown) =>
+    new Unavailable.DatabaseUnavailable({ ...known, outcome, operation: what.operation, cause })
+
+  const queryFailed = (
+    what: Work,
+    failure: { readonly kind: Unavailable.FailureKind; readonly code?: string | undefined; readonly detail: string },
     outcome: Unavailable.WorkOutcome,
-    met?: { readonly classified: Unavailable.Classified; readonly cause: unknown }
-  ) =>
-    Effect.map(Clock.currentTimeMillis, (now) => {
-      const state = SubscriptionRef.getUnsafe(availability.state)
-      const known = state._tag === "Unavailable" ? state : undefined
-      return new Unavailable.DatabaseUnavailable({
-        reason: met?.classified.reason ?? known?.reason ?? "Unreachable",
-        since: known?.since ?? (state._tag === "Starting" ? state.since : now),
-        attempts: known?.attempts ?? 0,
-        retryAfter: Duration.millis(Math.max(0, (known?.nextAttempt ?? now) - now)),
-        outcome,
-        operation,
-        detail: met?.classified.detail ?? known?.lastError ?? "no connection has been made yet",
-        ...met === undefined ? {} : { cause: met.cause }
-      })
-    })
+    cause: unknown
+  ) => {
+    const { code, detail, kind } = failure
+    return new Unavailable.QueryFailed({ operation: what.operation, kind, outcome, sqlState: code, detail, cause })
+  }
 
-  const translate = Effect.fnUntraced(function*<E>(what: Work, cause: Cause.Cause<E | SqlError | NoAnswer | Severed>) {
-    const error = databaseError(cause)
-    if (error === undefined) return yield* Effect.failCause(withoutDatabaseErrors<E>(cause))
-    const found = Unavailable.classify(error)
-    // Somebody else's missing table is a fault of the statement: only Lull's own work knows which tables have to be there.
-    const classified = found?.reason === "SchemaMissing" && what.isOwn !== true ? undefined : found
-    if (classified === undefined) {
-      yield* Metric.update(failed, 1)
-      const { code, detail } = Unavailable.describe(error)
-      return yield* new Unavailable.QueryFailed({
-        operation: what.operation,
-        kind: Unavailable.kindOf(code),
-        outcome: "notDone",
-        sqlState: code,
-        detail,
-        cause: error
-      })
+  const overdue = {
+    kind: "passing",
+    detail: `took longer than the door's deadline of ${Duration.format(deadline)}`
+  } as const
+
+  const outcomeOf = (what: Work, ended: Availability.Ended): Unavailable.WorkOutcome =>
+    what.kind === "read" || (ended._tag !== "Overdue" && Unavailable.isCertainlyNotDone(ended)) ? "notDone" : "unknown"
+
+  /** What its caller is told of work that failed in or on its way to the database, and was reported. */
+  const tell = Effect.fnUntraced(function*(
+    what: Work,
+    { whose }: Availability.Caller,
+    ended: Availability.Ended,
+    cause: unknown
+  ) {
+    const isOwn = whose !== "application"
+    const outcome = outcomeOf(what, ended)
+    const patience = verdictWithin(ended, isOwn)
+    if (patience !== undefined) yield* availability.verdict(patience)
+    const known = yield* availability.refusal
+    const isAway = known !== undefined && SubscriptionRef.getUnsafe(availability.state)._tag === "Unavailable"
+    const since = known?.since ?? (yield* Clock.currentTimeMillis)
+    const because = (reason: Unavailable.Reason) =>
+      unavailableFor(what, { ...nothingKnown, ...known, since, reason, detail: ended.detail }, outcome, cause)
+    switch (ended._tag) {
+      case "NoConnection":
+      case "Lost":
+        return isAway ? unavailableFor(what, known, outcome, cause) : because(ended.reason)
+      case "Overdue":
+        if (isAway) return unavailableFor(what, known, outcome, cause)
+        return isOwn ? because("Slow") : queryFailed(what, overdue, outcome, cause)
+      case "Statement": {
+        const { trouble } = ended
+        if (!isOwn) {
+          return isAway && Unavailable.isSuspicious(ended)
+            ? unavailableFor(what, known, outcome, cause)
+            : queryFailed(what, ended, outcome, cause)
+        }
+        if (trouble === undefined) return queryFailed(what, ended, outcome, cause)
+        if (known !== undefined) return unavailableFor(what, known, outcome, cause)
+        return Unavailable.mayBeOneRow(trouble) ? queryFailed(what, ended, outcome, cause) : because(trouble)
+      }
     }
-    yield* Metric.update(unavailable, 1)
-    availability.report(classified)
-    const outcome = what.kind === "read" || Unavailable.isCertainlyNotDone(classified) ? "notDone" : "unknown"
-    return yield* Effect.flatMap(refusal(what.operation, outcome, { classified, cause: error }), Effect.fail)
   })
 
-  const run = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
-    Effect.flatMap(openTransaction, (transaction) => {
-      const once = link.run(what, work)
-      // A conflict has ended the whole transaction, which only its beginning can do again.
-      const whole = transaction === undefined ? Effect.retry(once, whileRolledBack) : once
-      return within(whole, deadline).pipe(
-        Effect.tap(Metric.update(done, 1)),
-        Effect.catchCause((cause) => translate<E>(what, cause))
+  const endedBy = (error: unknown, took: number): Availability.Ended =>
+    error instanceof NoAnswer
+      ? { _tag: "Overdue", detail: overdue.detail }
+      : Unavailable.judge(error, took >= serverTimeout)
+
+  /** Reports what became of work, and translates it. `startedAt`: when it began. */
+  const translate = Effect.fnUntraced(function*<E>(
+    what: Work,
+    caller: Availability.Caller,
+    startedAt: number,
+    cause: Cause.Cause<E | SqlError | NoAnswer | Severed>
+  ) {
+    const error = databaseError(cause)
+    if (error === undefined) {
+      availability.withoutEvidence(caller)
+      return yield* Effect.failCause(withoutDatabaseErrors<E>(cause))
+    }
+    const ended = endedBy(error, (yield* monotonicMillis) - startedAt)
+    yield* availability.failed(reporterOf(what, caller, ended, applications > 0), ended)
+    const told = yield* tell(what, caller, ended, error)
+    yield* Metric.update(told._tag === "QueryFailed" ? failed : unavailable, 1)
+    return yield* told
+  })
+
+  const attempt = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>, within_: Duration.Duration) =>
+    within(Effect.retry(link.run(what, work), whileRolledBack), within_)
+
+  const settled = <A, E, R>(
+    what: Work,
+    caller: Availability.Caller,
+    effect: Effect.Effect<A, E | SqlError | NoAnswer | Severed, R>
+  ) =>
+    Effect.flatMap(monotonicMillis, (startedAt) =>
+      effect.pipe(
+        Effect.tap(() => {
+          availability.succeeded(caller)
+          return Metric.update(done, 1)
+        }),
+        Effect.catchCause((cause) => translate<E>(what, caller, startedAt, cause)),
+        // A trial whose caller has gone would be waited for.
+        Effect.onInterrupt(() => Effect.sync(() => availability.withoutEvidence(caller)))
+      ))
+
+  const overHeartbeat = <A, E, R>(what: Work, caller: Availability.Caller, work: Effect.Effect<A, E, R>) =>
+    settled(what, caller, attempt({ ...what, lane: "heartbeat" }, work, Duration.min(heartbeatLane, deadline)))
+
+  /** Over the pool; and over the heartbeat's connection, if the pool does not answer soon, or has none. */
+  const vitally = <A, E, R>(what: Work, caller: Availability.Caller, work: Effect.Effect<A, E, R>) =>
+    Effect.catchIf(
+      settled(what, caller, attempt(what, work, Duration.min(vitalPatience, deadline))),
+      (error) => error instanceof Unavailable.DatabaseUnavailable && error.cause !== undefined,
+      () => overHeartbeat({ ...what, lane: "heartbeat" }, caller, work)
+    )
+
+  /** The heartbeat's connection may have broken as well, and is made anew in a moment. */
+  const whileHeartbeatIsRenewed = {
+    schedule: Schedule.spaced("250 millis"),
+    times: 8,
+    while: (error: unknown) =>
+      error instanceof Unavailable.DatabaseUnavailable &&
+      SubscriptionRef.getUnsafe(availability.state)._tag !== "Unavailable"
+  }
+
+  const counted = <A, E, R>(work: Effect.Effect<A, E, R>) =>
+    Effect.suspend(() => {
+      applications++
+      return Effect.ensuring(work, Effect.sync(() => applications--))
+    })
+
+  const outside = <A, E, R>(
+    what: Work,
+    caller: Availability.Caller,
+    work: Effect.Effect<A, E, R>,
+    left: Duration.Duration
+  ) =>
+    Effect.flatMap(availability.admit(caller), (admission) => {
+      switch (admission._tag) {
+        case "Refused":
+          return Effect.andThen(
+            Metric.update(refused, 1),
+            Effect.fail(unavailableFor(what, admission.refusal, "notDone"))
+          )
+        case "HeartbeatOnly":
+          return Effect.retry(overHeartbeat(what, caller, work), whileHeartbeatIsRenewed)
+        case "Pass":
+          return caller.whose === "vital"
+            ? vitally(what, caller, work)
+            : caller.whose === "own"
+            ? settled(what, caller, attempt(what, work, left))
+            : settled(what, caller, counted(attempt(what, work, left)))
+      }
+    })
+
+  /** Until the first probe has decided, work waits, within its deadline. */
+  const whenDecided = <A, E, R>(work: (left: Duration.Duration) => Effect.Effect<A, E, R>) =>
+    Effect.suspend(() => {
+      if (SubscriptionRef.getUnsafe(availability.state)._tag !== "Starting") return work(deadline)
+      return Effect.timed(Effect.timeoutOption(availability.decided, deadline)).pipe(
+        Effect.flatMap(([took]) => work(Duration.max(Duration.zero, Duration.subtract(deadline, took))))
       )
     })
 
-  const refuse = (operation: string) =>
-    Effect.suspend(() => {
-      availability.countRefused()
-      return Effect.andThen(
-        Metric.update(refused, 1),
-        Effect.flatMap(refusal(operation, "notDone"), Effect.fail)
-      )
-    })
+  /**
+   * Inside an open transaction work has only its connection, whatever the door would say: it lives or fails with it. What failed
+   * aborts the transaction, also where the server does not know of the failure, so that the rest of it is not stored alone.
+   */
+  const inside = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
+    Effect.flatMap(monotonicMillis, (startedAt) =>
+      Effect.catchCause(
+        Effect.tap(within(link.run(what, work), deadline), Metric.update(done, 1)),
+        (cause: Cause.Cause<E | SqlError | NoAnswer | Severed>) => translateInside<E>(what, startedAt, cause)
+      ))
 
-  const pass = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>) =>
-    Effect.suspend(() => {
-      if (availability.isOpen()) return run(what, work)
-      if (SubscriptionRef.getUnsafe(availability.state)._tag !== "Starting") return refuse(what.operation)
-      // Whether there is a database is about to be known.
-      return Effect.andThen(
-        Effect.timeoutOption(availability.decided, deadline),
-        Effect.suspend(() => availability.isOpen() ? run(what, work) : refuse(what.operation))
-      )
-    })
+  const translateInside = Effect.fnUntraced(function*<E>(
+    what: Work,
+    startedAt: number,
+    cause: Cause.Cause<E | SqlError | NoAnswer | Severed>
+  ) {
+    const error = databaseError(cause)
+    if (error === undefined) return yield* Effect.failCause(withoutDatabaseErrors<E>(cause))
+    const ended = endedBy(error, (yield* monotonicMillis) - startedAt)
+    const caller: Availability.Caller = { operation: what.operation, whose: "application" }
+    if (ended._tag !== "Overdue" && ended._tag !== "Statement") {
+      yield* Metric.update(unavailable, 1)
+      yield* availability.failed(caller, { ...ended, _tag: "Lost" })
+      return yield* yield* tell(what, caller, ended, error)
+    }
+    yield* abort(what)
+    yield* Metric.update(failed, 1)
+    const told = queryFailed(what, ended._tag === "Overdue" ? overdue : ended, outcomeOf(what, ended), error)
+    if (isSqlError(error) && Unavailable.isRolledBackByConflict(error)) conflictsInside.add(told)
+    return yield* told
+  })
+
+  /** On the transaction's own connection, where it comes before a COMMIT, however long what runs there now takes to end. */
+  const abort = (what: Work) =>
+    Effect.forkDetach(
+      Effect.ignoreCause(link.run(what, Effect.flatMap(PgClient, (sql) => sql.unsafe(abortSql)))),
+      { startImmediately: true }
+    ).pipe(Effect.flatMap((fiber) => Effect.timeoutOption(Fiber.await(fiber), abortWithin)))
 
   for (const outcome of [done, refused, unavailable, failed]) yield* Metric.update(outcome, 0)
 
-  const read = (isOwn: boolean): Pass => (operation, work) => pass({ kind: "read", operation, isOwn }, work)
-  const write = (isOwn: boolean): Pass => (operation, work) => pass({ kind: "write", operation, isOwn }, work)
+  const pass = (kind: Work["kind"], whose: Availability.Caller["whose"]): Pass => (operation, work) => {
+    const what: Work = { kind, operation }
+    return Effect.flatMap(link.inTransaction, (isInside) =>
+      isInside
+        ? inside(what, work)
+        : whenDecided((left) => outside(what, { operation, whose }, work, left)))
+  }
+
   return Database.of({
-    read: read(false),
-    write: write(false),
-    own: { read: read(true), write: write(true), vital: write(true) }
+    read: pass("read", "application"),
+    write: pass("write", "application"),
+    own: { read: pass("read", "own"), write: pass("write", "own"), vital: pass("write", "vital") }
   })
 })
 
-const whileRolledBack = {
-  schedule: Schedule.jittered(Schedule.exponential("10 millis")),
-  times: conflictRetries,
-  while: (error: unknown) => isSqlError(error) && Unavailable.isRolledBackByConflict(error)
+/** How long an error waits for the heartbeat, which finds out whether it was the database; `undefined` if that is no question. */
+const verdictWithin = (ended: Availability.Ended, isOwn: boolean): Duration.Duration | undefined => {
+  if (ended._tag === "Overdue") return Duration.millis(500)
+  if (ended._tag !== "Statement") return undefined
+  if (!isOwn) return Unavailable.isSuspicious(ended) ? Duration.millis(500) : undefined
+  // A heartbeat waits for locks, too, and tries twice.
+  return ended.trouble === "Locked" || ended.trouble === "Slow" ? Duration.millis(1_500) : undefined
+}
+
+const abortSql = `do $lull$ begin raise exception 'work inside this transaction has failed'; end $lull$`
+
+/** The caller goes on after this, and the statement is sent before what the caller sends next all the same. */
+const abortWithin = Duration.millis(500)
+
+/**
+ * In whose name a failure is reported. Own work that waited while applications were at work says nothing: they may have held
+ * all connections. What the heartbeat's connection met is for the next heartbeat to find.
+ */
+const reporterOf = (
+  what: Work,
+  caller: Availability.Caller,
+  ended: Availability.Ended,
+  isShared: boolean
+): Availability.Caller => {
+  const isByOthers = (ended._tag === "Overdue" && isShared) || (ended._tag !== "Statement" && what.lane === "heartbeat")
+  return isByOthers ? { ...caller, whose: "application" } : caller
 }
 
 /**

@@ -16,8 +16,6 @@ export interface Work {
   readonly kind: "read" | "write"
   /** What is done, as `Service.method`. */
   readonly operation: string
-  /** It is Lull's own, and not an application's. */
-  readonly isOwn?: boolean | undefined
   /** Over the connection of the heartbeat, if it is there: for what has to get through while the pool is in trouble. Default pool. */
   readonly lane?: "pool" | "heartbeat" | undefined
 }
@@ -41,7 +39,8 @@ export class Link extends Context.Service<Link, {
   /**
    * Writes the heartbeat of this replica: the one proof that the database takes our writes. With `fresh` over a new
    * connection, to each host in turn, and the tables are made or brought up to date first, if this server may need it.
-   * Bounded in time by itself: it fails with `NoAnswer` on a server that does not answer.
+   * Bounded in time by itself: it fails with `NoAnswer` on a server that does not answer, and as `Locked` (55P03) when
+   * somebody holds a lock on one of Lull's tables.
    */
   readonly probe: (fresh: boolean) => Effect.Effect<ServerIdentity | undefined, unknown>
   /**
@@ -52,6 +51,12 @@ export class Link extends Context.Service<Link, {
     what: Work,
     work: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | SqlError, Exclude<R, PgClient>>
+  /** Whether the fiber is inside an open transaction of this link. */
+  readonly inTransaction: Effect.Effect<boolean>
+  /** Takes a connection of the pool, uses it, and gives it back. Bounded in time by itself. */
+  readonly reach: Effect.Effect<void, unknown>
+  /** Writes what needs new space on the disk, and leaves nothing there. Bounded in time by itself. */
+  readonly takeSpace: Effect.Effect<void, unknown>
   /**
    * New connections for everything, to the server that the last probe found. `carefully`: few of them, as the server comes
    * and goes, and each return would be met with all of them.

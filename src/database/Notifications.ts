@@ -31,7 +31,7 @@ import { SecureRandom } from "effect/crypto/SecureRandom"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
-import { Availability } from "./Availability.ts"
+import { Availability, epochOf } from "./Availability.ts"
 import { Database } from "./Database.ts"
 import { Listener } from "./Listener.ts"
 import { classify, DatabaseUnavailable } from "./Unavailable.ts"
@@ -120,7 +120,7 @@ const makePostgres = Effect.gen(function*() {
   /** The state is watched, not the socket: a listener on a server that is no longer ours hears nothing, and is well. */
   const epochEnds = (epoch: number) =>
     SubscriptionRef.changes(availability.state).pipe(
-      Stream.filter((state) => state._tag !== "Available" || state.epoch !== epoch),
+      Stream.filter((state) => epochOf(state) !== epoch),
       Stream.take(1),
       Stream.runDrain
     )
@@ -141,14 +141,14 @@ const makePostgres = Effect.gen(function*() {
 
   const hints = Effect.gen(function*() {
     yield* availability.awaitAvailable
-    const state = SubscriptionRef.getUnsafe(availability.state)
-    if (state._tag === "Available") yield* Effect.raceFirst(hintWhileDeaf, epochEnds(state.epoch))
+    const epoch = epochOf(SubscriptionRef.getUnsafe(availability.state))
+    if (epoch !== undefined) yield* Effect.raceFirst(hintWhileDeaf, epochEnds(epoch))
   }).pipe(Effect.forever)
 
   const session = Effect.gen(function*() {
     yield* availability.awaitAvailable
-    const state = SubscriptionRef.getUnsafe(availability.state)
-    if (state._tag !== "Available") return
+    const epoch = epochOf(SubscriptionRef.getUnsafe(availability.state))
+    if (epoch === undefined) return
     const queue = yield* listener.listen(channel)
     const heard = yield* Deferred.make<void>()
     const token = yield* random.uuidV4()
@@ -166,7 +166,7 @@ const makePostgres = Effect.gen(function*() {
       isDeaf.closeUnsafe()
       yield* Ref.set(saidDeaf, false)
       yield* hub.publish({ _tag: "Missed" })
-      yield* Effect.raceFirst(Effect.sleep(connectionLifetime), epochEnds(state.epoch))
+      yield* Effect.raceFirst(Effect.sleep(connectionLifetime), epochEnds(epoch))
     })
     yield* Effect.raceFirst(receive, test)
   }).pipe(

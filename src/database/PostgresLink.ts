@@ -23,6 +23,7 @@ import {
 import { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
 import { NoAnswer, Severed, within } from "./Deadline.ts"
 import { type Kind, make as makeDialer } from "./Dialer.ts"
+import { heartbeatSql, takeSpaceSql } from "./HeartbeatSql.ts"
 import { Link, openTransactionIn, type ServerIdentity, type Work } from "./Link.ts"
 import { Listener } from "./Listener.ts"
 import * as Migrations from "./Migrations.ts"
@@ -58,6 +59,9 @@ const afterDeadline = Duration.seconds(1)
 
 /** A row that somebody has locked is reported as locked, and not as a server that does not answer. */
 const heartbeatLockWithin = Duration.seconds(1)
+
+/** To take a connection of the pool, or space on the disk: the heartbeat waits for it. */
+const reachWithin = Duration.seconds(1)
 
 /** A listener is asked for a sign of life this often, and has so long to give it. */
 const listenerEvery = Duration.seconds(5)
@@ -102,9 +106,8 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const openHeartbeat = (host: Host) =>
     openSingle(host, probeDeadline, Duration.min(heartbeatLockWithin, Duration.times(probeDeadline, 0.4)))
 
-  const beat = (client: PgClient) =>
-    client`insert into lull.replica (id, name) values (${replica.id}, ${replica.name})
-      on conflict (id) do update set beat_at = now()`
+  const beatText = heartbeatSql(replica)
+  const beat = (client: PgClient) => client.unsafe(beatText)
 
   /** Each start of a process leaves a row; whoever was not heard of for a day is no replica any more. */
   const forgetReplicas = (client: PgClient) => client`delete from lull.replica where beat_at < now() - interval '1 day'`
@@ -139,6 +142,11 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
 
   /** Those that work has been lent: what another link has lent is of another database. */
   const clients = new WeakSet<PgClient>()
+
+  const ownTransactionIn = (context: Context.Context<never>) => {
+    const client = openTransactionIn(context)
+    return client !== undefined && clients.has(client) ? client : undefined
+  }
 
   const nextKind = (): Kind => pool.stats().open === 0 ? "first" : "work"
 
@@ -260,8 +268,8 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
       const lent = Context.getOrUndefined(fiber.context, Lent)
       const outer = lent !== undefined && clients.has(lent.client) ? lent : undefined
       // What runs in a transaction is part of it, or fails with it.
-      const transaction = openTransactionIn(fiber.context)
-      if (transaction !== undefined && clients.has(transaction)) {
+      const transaction = ownTransactionIn(fiber.context)
+      if (transaction !== undefined) {
         return outer?.client === transaction && outer.isOver
           ? Effect.fail(transactionIsOver)
           : Effect.provideService(work, PgClient, transaction)
@@ -278,6 +286,18 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const link = Link.of({
     probe,
     run,
+    inTransaction: Effect.contextWith((context: Context.Context<never>) =>
+      Effect.succeed(ownTransactionIn(context) !== undefined)
+    ),
+    // A connection that is open has been let in, and its work says the rest.
+    reach: within(
+      Effect.suspend(() => isPoolOpen ? pool.use(() => Effect.void) : Effect.fail(notConnected)),
+      reachWithin
+    ),
+    takeSpace: within(
+      Effect.suspend(() => heartbeat === undefined ? Effect.fail(notConnected) : heartbeat.client.unsafe(takeSpaceSql)),
+      reachWithin
+    ),
     renew: (carefully) =>
       Effect.sync(() => {
         isCareful = carefully

@@ -5,7 +5,15 @@
 import { make as makePool, PgClient } from "@effect/sql-pg/PgClient"
 import { Clock, Deferred, Duration, Effect, Fiber, Layer } from "effect"
 import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
-import { ConnectionError, SqlError, UnknownError } from "effect/sql/SqlError"
+import {
+  ConnectionError,
+  DeadlockError,
+  LockTimeoutError,
+  SqlError,
+  type SqlErrorReason,
+  StatementTimeoutError,
+  UnknownError
+} from "effect/sql/SqlError"
 import * as Outage from "../testing/Outage.ts"
 import { within } from "./Deadline.ts"
 import { Link, type Work } from "./Link.ts"
@@ -18,13 +26,54 @@ const socketError = (code: string, message: string) =>
     reason: new ConnectionError({ cause: Object.assign(new Error(message), { code }), operation: "query" })
   })
 
-const serverError = (code: string, message: string) =>
-  new SqlError({ reason: new UnknownError({ cause: Object.assign(new Error(message), { code }), operation: "query" }) })
+interface Props {
+  readonly cause: unknown
+  readonly operation: string
+}
 
-const refused = socketError("ECONNREFUSED", "connect ECONNREFUSED (scripted)")
+const serverError = (
+  code: string,
+  message: string,
+  make: (props: Props) => SqlErrorReason = (props) => new UnknownError(props),
+  operation = "query"
+) => new SqlError({ reason: make({ cause: Object.assign(new Error(message), { code }), operation }) })
+
+const refused = new SqlError({
+  reason: new ConnectionError({
+    cause: Object.assign(new Error("connect ECONNREFUSED (scripted)"), { code: "ECONNREFUSED" }),
+    operation: "connect"
+  })
+})
 const broken = socketError("ECONNRESET", "read ECONNRESET (scripted)")
 const readOnly = serverError("25006", "cannot execute INSERT in a read-only transaction")
 const full = serverError("53100", "could not extend file: No space left on device")
+const locked = serverError(
+  "55P03",
+  "canceling statement due to lock timeout",
+  (props) => new LockTimeoutError(props)
+)
+const timedOut = serverError(
+  "57014",
+  "canceling statement due to statement timeout",
+  (props) => new StatementTimeoutError(props)
+)
+const canceled = serverError(
+  "57014",
+  "canceling statement due to user request",
+  (props) => new StatementTimeoutError(props)
+)
+const conflict = serverError("40P01", "deadlock detected", (props) => new DeadlockError(props))
+const poolRefused = serverError("53300", "sorry, too many clients already", undefined, "connect")
+
+/** As long as a write waits for a lock, at most. */
+const lockTimeout = Duration.millis(500)
+
+/** The heartbeat has a connection of its own, and statements that nobody cancels. */
+const concerns = ({ kind }: Outage.Fault, what: Work): boolean => {
+  if (what === reachWork) return kind === "poolRefused"
+  if (kind === "poolRefused") return what !== probeWork && what.lane !== "heartbeat"
+  return what !== probeWork || (kind !== "timedOut" && kind !== "canceled" && kind !== "conflict")
+}
 
 const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
   const start = yield* Clock.currentTimeMillis
@@ -32,7 +81,9 @@ const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
   let severed = yield* Deferred.make<never, SqlError>()
 
   const next = (now: number, what: Work): Outage.Fault | undefined => {
-    const index = outage.findIndex((fault, at) => left[at]! > 0 && Outage.strikes(fault, now, what.operation))
+    const index = outage.findIndex((fault, at) =>
+      left[at]! > 0 && Outage.strikes(fault, now, what.operation) && concerns(fault, what)
+    )
     if (index === -1) return undefined
     left[index]!--
     return outage[index]
@@ -54,6 +105,16 @@ const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
           return what.kind === "write" ? Effect.fail(readOnly) : work
         case "full":
           return what.kind === "write" ? Effect.fail(full) : work
+        case "locked":
+          return what.kind === "write" ? Effect.andThen(Effect.sleep(lockTimeout), Effect.fail(locked)) : work
+        case "timedOut":
+          return Effect.andThen(Effect.sleep(fault.delay ?? 1_000), Effect.fail(timedOut))
+        case "canceled":
+          return Effect.fail(canceled)
+        case "conflict":
+          return Effect.fail(conflict)
+        case "poolRefused":
+          return Effect.fail(poolRefused)
         case "slow":
           return Effect.andThen(Effect.sleep(fault.delay ?? 1_000), work)
         case "ackLost":
@@ -77,6 +138,8 @@ const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
 })
 
 const probeWork: Work = { kind: "write", operation: "Availability.probe" }
+const reachWork: Work = { kind: "read", operation: "Availability.reach" }
+const spaceWork: Work = { kind: "write", operation: "Availability.takeSpace" }
 
 /** In front of nothing. A store that talks SQL fails on its first statement: memory stores belong here. */
 export const layer = (outage: Outage.Outage): Layer.Layer<Link> =>
@@ -92,6 +155,9 @@ export const layer = (outage: Outage.Outage): Layer.Layer<Link> =>
       return Link.of({
         probe: () => within(apply(probeWork, Effect.undefined), probeWithin),
         run: (what, work) => Effect.provideService(apply(what, work), PgClient, noServer),
+        inTransaction: Effect.succeed(false),
+        reach: apply(reachWork, Effect.void),
+        takeSpace: within(apply(spaceWork, Effect.void), probeWithin),
         renew: () => Effect.void,
         sever: () => sever
       })
@@ -108,6 +174,9 @@ export const decorate = (outage: Outage.Outage): Layer.Layer<Link, never, Link> 
       return Link.of({
         probe: (fresh) => within(apply(probeWork, inner.probe(fresh)), probeWithin),
         run: (what, work) => inner.run(what, apply(what, work)),
+        inTransaction: inner.inTransaction,
+        reach: apply(reachWork, inner.reach),
+        takeSpace: within(apply(spaceWork, inner.takeSpace), probeWithin),
         renew: inner.renew,
         sever: (cause) => Effect.andThen(sever, inner.sever(cause))
       })

@@ -1,6 +1,6 @@
 /**
- * Which failures mean that the database is unavailable, and why: a table. Everything that is not in it is a failure of
- * the statement, not of the database.
+ * What failures mean: tables. `classify` says it of a heartbeat, and `judge` of work at the door, where the same error may be
+ * the fault of whoever asked: of the error of a statement only what Lull's own work met says anything of the database.
  *
  * SQLSTATEs: PostgreSQL's documentation, appendix A. Socket errors: `errno(3)`, Node's `dns` and `tls` modules.
  */
@@ -14,11 +14,27 @@ import { errorText } from "../logging/ErrorText.ts"
  * - `Refusing`: the server is there, but starts, stops, has no connection left or cannot do its work.
  * - `ReadOnly`: a standby, or a server that was switched to read-only.
  * - `Full`: out of disk or memory.
+ * - `Locked`: somebody holds a lock on Lull's tables.
+ * - `Slow`: Lull's own work takes longer than its deadline, again and again.
+ * - `Failing`: Lull's own work fails again and again for another reason, which is in the detail.
  * - `Hung`: the server, or the way to it, does not answer.
  * - `Misconfigured`: password, user, database name, certificate: somebody has to act.
  * - `SchemaMissing`: Lull's tables are not there. They are made by the next probe.
  */
-export type Reason = "Unreachable" | "Refusing" | "ReadOnly" | "Full" | "Hung" | "Misconfigured" | "SchemaMissing"
+export type Reason = (typeof reasons)[number]
+
+export const reasons = [
+  "Unreachable",
+  "Refusing",
+  "ReadOnly",
+  "Full",
+  "Locked",
+  "Slow",
+  "Failing",
+  "Hung",
+  "Misconfigured",
+  "SchemaMissing"
+] as const
 
 /**
  * Whether the work was done: `notDone`, or `unknown` when the answer was lost on the way. Everything in the stores may
@@ -26,7 +42,7 @@ export type Reason = "Unreachable" | "Refusing" | "ReadOnly" | "Full" | "Hung" |
  */
 export type WorkOutcome = "notDone" | "unknown"
 
-/** The database takes no writes of ours. The work was refused at the door, or failed in a way that the table below names. */
+/** The database does not serve us. The work was refused at the door, or failed for a reason that is not its own. */
 export class DatabaseUnavailable extends Data.TaggedError("DatabaseUnavailable")<{
   readonly reason: Reason
   /** Since when, in milliseconds of the Unix epoch. */
@@ -58,7 +74,10 @@ export class DatabaseUnavailable extends Data.TaggedError("DatabaseUnavailable")
  */
 export type FailureKind = "data" | "statement" | "passing"
 
-/** The database answered, and the answer was an error. Nothing of the statement was done, unless `outcome` says otherwise. */
+/**
+ * The database answered, and the answer was an error; or the work took longer than it may. Nothing of it was done, unless
+ * `outcome` says otherwise.
+ */
 export class QueryFailed extends Data.TaggedError("QueryFailed")<{
   readonly operation: string
   readonly kind: FailureKind
@@ -94,6 +113,8 @@ export const sqlStates: Readonly<Record<string, Reason>> = {
   // Class 53: insufficient resources.
   "53": "Full",
   "53300": "Refusing", // too many connections
+  "55P03": "Locked", // lock_timeout
+  "57014": "Slow", // statement_timeout
   // Class 57P: the operator intervenes.
   "57P": "Refusing",
   "57P04": "Misconfigured", // the database was dropped
@@ -176,8 +197,7 @@ export const describe = (error: unknown): { readonly code: string | undefined; r
 export const classify = (error: unknown): Classified | undefined => {
   const { code, detail } = describe(error)
   if (code !== undefined) {
-    const reason = socketCodes[code] ?? schemaCodes[code] ?? sqlStates[code] ?? sqlStates[code.slice(0, 3)] ??
-      sqlStates[code.slice(0, 2)]
+    const reason = socketCodes[code] ?? schemaCodes[code] ?? lookUp(sqlStates, code)
     if (reason !== undefined) return { reason, code, detail }
     if (/^ERR_(TLS|SSL)_|^CERT_/.test(code)) return { reason: "Misconfigured", code, detail }
   }
@@ -195,13 +215,124 @@ export const classify = (error: unknown): Classified | undefined => {
 }
 
 /**
+ * What went wrong with work at the door.
+ *
+ * - `NoConnection`: the pool could not open a connection for it. That concerns everybody, whosever work it was.
+ * - `Lost`: the connection ended under it.
+ * - `Statement`: the server refused a statement, and the connection is well. `trouble`: what that means if the statement was
+ *   Lull's own; `undefined` if it means nothing for the next one.
+ */
+export type Failure =
+  & { readonly code: string | undefined; readonly detail: string }
+  & (
+    | { readonly _tag: "NoConnection" | "Lost"; readonly reason: Reason }
+    | { readonly _tag: "Statement"; readonly kind: FailureKind; readonly trouble: Reason | undefined }
+  )
+
+/** `wasTimeout`: it had run for about as long as a statement may, which tells a timeout from a cancellation in any language. */
+export const judge = (error: unknown, wasTimeout: boolean): Failure => {
+  const { code, detail } = describe(error)
+  const reason = classify(error)?.reason
+  if (isSqlError(error) && error.reason.operation === "connect") {
+    return { _tag: "NoConnection", reason: reason ?? "Failing", code, detail }
+  }
+  const isState = code !== undefined && isSqlState(code)
+  if (isState ? endsConnection(error, code) : reason !== undefined) {
+    return { _tag: "Lost", reason: reason ?? "Failing", code, detail }
+  }
+  const trouble = code === undefined || !isState ? undefined : lookUp(troubles, code)
+  const isCanceled = code === "57014" && !wasTimeout && !/statement timeout/i.test(detail)
+  const kind = isSqlError(error) && error.reason.operation === "commit" && !isState ? "passing" : kindOf(code)
+  return { _tag: "Statement", kind, trouble: isCanceled ? undefined : trouble ?? undefined, code, detail }
+}
+
+/**
+ * Whether the server closed the connection with this error, or refuses all statements on it. A foreign server's lost
+ * connection is an ordinary error here, and so is a bound value too few (08P01).
+ */
+const endsConnection = (error: unknown, code: string): boolean => {
+  if (/^(25P03|25P04|57P05)$/.test(code)) return false // a limit of this session, and its transaction is rolled back
+  const severity = severityOf(error)
+  return severity === undefined ? /^(08|57P)/.test(code) : severity === "FATAL" || severity === "PANIC"
+}
+
+const severityOf = (error: unknown): string | undefined => {
+  for (const link of chain(error)) {
+    const severity = field(link, "severityUnlocalized") ?? field(link, "severity")
+    if (severity !== undefined) return severity
+  }
+  return undefined
+}
+
+/**
+ * What an error of a statement of Lull's own says of the database, when the heartbeat is well: by class, or by state. All
+ * classes of appendix A that are not here say "Failing": Lull's statements are right, so that something is wrong there.
+ */
+export const troubles: Readonly<Record<string, Reason | null>> = {
+  "": "Failing",
+  "08": "Unreachable", // a server behind this one
+  // The values, or the state of the transaction: nothing of it is true of the next statement.
+  "0B": null,
+  "21": null,
+  "22": null,
+  "23": null,
+  "25": null,
+  "27": null,
+  "2D": null,
+  "3B": null,
+  "40": null, // conflicts: the door repeats the work
+  "44": null,
+  "54": null,
+  "25006": "ReadOnly",
+  "25P03": "Slow",
+  "25P04": "Slow",
+  "28": "Misconfigured",
+  "3D000": "Misconfigured",
+  "3F000": "SchemaMissing",
+  "42501": "Misconfigured", // a right that was revoked
+  "42703": "SchemaMissing",
+  "42704": "SchemaMissing",
+  "42883": "SchemaMissing",
+  "42P01": "SchemaMissing",
+  "53": "Full",
+  "53300": "Refusing",
+  "53400": "Failing", // a limit of the configuration
+  "55P03": "Locked",
+  "57014": "Slow",
+  "57P": "Refusing",
+  "57P05": "Slow",
+  "58": "Refusing"
+}
+
+/** Longest prefix first. */
+const lookUp = <A>(table: Readonly<Record<string, A>>, code: string): A | undefined => {
+  for (const prefix of [code, code.slice(0, 3), code.slice(0, 2), ""]) {
+    if (Object.hasOwn(table, prefix)) return table[prefix]
+  }
+  return undefined
+}
+
+/** Failures of a statement that may be the database's, whosever it was: worth a heartbeat, which decides. */
+export const isSuspicious = (failure: Failure): boolean =>
+  failure._tag !== "Statement" || /^(25006|53|57P|58|XX)/.test(failure.code ?? "")
+
+/**
+ * Failures of Lull's own work which may be the fault of one row in it: locked, slow, or refused by somebody's trigger. Its caller
+ * has to be able to tell them from those of the database, and to try again without that row.
+ */
+export const mayBeOneRow = (reason: Reason): boolean => reason === "Locked" || reason === "Slow" || reason === "Failing"
+
+/** All of them have a digit, and no code of a socket has. */
+const isSqlState = (code: string) => /^(?=.*[0-9])[0-9A-Z]{5}$/.test(code)
+
+/**
  * What kind of failure this is. Classes of SQLSTATE whose failures repeat with the same values: 21 cardinality, 22 data,
- * 23 constraints, 44 check option, 54 limits of a program; and with the same statement: 0A, 26, 34, 42. What carries no
+ * 23 constraints, 27 changes by triggers, 44 check option, 54 limits of a program; and with the same statement: 0A, 26, 34, 3F, 42. What carries no
  * state at all is the driver's own: a value that it can not encode, or a row that it can not decode.
  */
 export const kindOf = (sqlState: string | undefined): FailureKind => {
-  if (sqlState === undefined || !/^[0-9A-Z]{5}$/.test(sqlState) || /^(21|22|23|44|54)/.test(sqlState)) return "data"
-  return /^(0A|26|34|42)/.test(sqlState) ? "statement" : "passing"
+  if (sqlState === undefined || !isSqlState(sqlState) || /^(21|22|23|27|44|54)/.test(sqlState)) return "data"
+  return /^(0A|26|34|3F|42)/.test(sqlState) ? "statement" : "passing"
 }
 
 /** Deadlocks and serialization failures: the transaction was rolled back, and doing it again may well succeed. */
@@ -212,8 +343,10 @@ export const isRolledBackByConflict = (error: SqlError): boolean =>
  * States in which the server has certainly not done the work: it refused the connection or the statement. Of all other
  * failures of a write it is unknown.
  */
-export const isCertainlyNotDone = (classified: Classified): boolean => {
-  const code = classified.code ?? ""
+export const isCertainlyNotDone = (failure: { readonly code: string | undefined; readonly _tag?: string }): boolean => {
+  const code = failure.code ?? ""
+  // The server has answered, on a connection that is well.
+  if (failure._tag === "Statement") return code !== "40003"
   return /^(25006|28|3D|3F|42|53|57P03)/.test(code) || code === "ECONNREFUSED" || code === "ENOTFOUND"
 }
 
@@ -225,7 +358,7 @@ const chain = function*(error: unknown): Generator<object> {
   }
 }
 
-const field = (value: object, name: "code" | "message"): string | undefined => {
+const field = (value: object, name: "code" | "message" | "severity" | "severityUnlocalized"): string | undefined => {
   const found = name in value ? Reflect.get(value, name) : undefined
   return typeof found === "string" && found !== "" ? found : undefined
 }

@@ -79,7 +79,7 @@ const service = HttpApiGroup.make("service").add(
   HttpApiEndpoint.get("health", "/healthz", { success: Schema.String.pipe(HttpApiSchema.asText()) }),
   HttpApiEndpoint.get("ready", "/readyz", {
     success: Schema.Unknown,
-    error: problem(503, "The database takes no writes; says why and since when")
+    error: problem(503, "The database takes no writes, or callers are not served; says why and since when")
   }),
   HttpApiEndpoint.get("metrics", "/metrics", { success: Schema.String.pipe(HttpApiSchema.asText()) })
 )

@@ -25,7 +25,7 @@ import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Response from "effect/http/HttpServerResponse"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { Availability } from "../database/Availability.ts"
-import { DatabaseUnavailable, QueryFailed } from "../database/Unavailable.ts"
+import { DatabaseUnavailable, QueryFailed, reasons } from "../database/Unavailable.ts"
 import { errorText } from "../logging/ErrorText.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
@@ -268,9 +268,10 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
       }
       case "Starting":
         return Response.jsonUnsafe({ status: "starting", since: new Date(state.since).toISOString() }, { status: 503 })
+      case "Degraded":
       case "Unavailable":
         return Response.jsonUnsafe({
-          status: "unavailable",
+          status: state._tag === "Degraded" ? "degraded" : "unavailable",
           reason: state.reason,
           since: new Date(state.since).toISOString(),
           attempts: state.attempts,
@@ -284,6 +285,10 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
     const now = yield* Clock.currentTimeMillis
     yield* Metric.update(available, state._tag === "Available" ? 1 : 0)
     yield* Metric.update(unavailableSince, state._tag === "Unavailable" ? (now - state.since) / 1000 : 0)
+    for (const reason of reasons) {
+      const isReason = state._tag === "Degraded" && state.reason === reason
+      yield* Metric.update(Metric.withAttributes(degraded, { reason }), isReason ? 1 : 0)
+    }
     yield* Metric.update(running, worker.running().length)
     yield* Metric.update(unanswered, worker.unanswered().length)
     yield* Metric.update(slots, worker.slots)
@@ -386,9 +391,14 @@ const toLine = (line: StoredLine): string =>
     })
   }\n`
 
-const available = Metric.gauge("lull_database_available", { description: "1 while the database takes our writes" })
+const available = Metric.gauge("lull_database_available", {
+  description: "1 while the database takes our writes and callers are served"
+})
 const unavailableSince = Metric.gauge("lull_database_unavailable_seconds", {
   description: "How long the database has been away, 0 while it is there"
+})
+const degraded = Metric.gauge("lull_database_degraded", {
+  description: "1 while the heartbeat is written and callers are not served, by reason"
 })
 const running = Metric.gauge("lull_worker_running", { description: "Jobs that run in this process" })
 const unanswered = Metric.gauge("lull_worker_unanswered", { description: "Jobs whose end is not stored yet" })

@@ -81,6 +81,9 @@ const mostUnansweredBytes = 64 * 1_048_576
 /** Jobs in one acquire: with more slots than that, the next are taken while these are started. */
 const jobsAtOnce = 1_000
 
+/** A database that is there and does not take the heartbeat is asked again this much later, and not at once. */
+const beatAgainAfter = Duration.seconds(1)
+
 /** Leases in one heartbeat statement. */
 const leasesAtOnce = 1_000
 
@@ -365,7 +368,12 @@ const make = Effect.fnUntraced(function*(options: Options) {
     yield* Effect.catchTag(
       beatLeases,
       "DatabaseUnavailable",
-      () => Effect.andThen(waitForDatabase, Effect.sync(() => beatNow.openUnsafe()))
+      // Leases can be kept where nobody else is served, so that its return is not all that is waited for.
+      () =>
+        Effect.andThen(
+          Effect.raceFirst(Effect.andThen(Effect.sleep(beatAgainAfter), waitForDatabase), Effect.sleep(heartbeatEvery)),
+          Effect.sync(() => beatNow.openUnsafe())
+        )
     )
     yield* sayWhatWasLost
   }))

@@ -23,7 +23,7 @@ import {
   SubscriptionRef
 } from "effect"
 import { SecureRandom } from "effect/crypto/SecureRandom"
-import { Availability } from "../database/Availability.ts"
+import { Availability, epochOf } from "../database/Availability.ts"
 import type { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
 import * as Foundation from "../database/Foundation.ts"
 import { Notifications } from "../database/Notifications.ts"
@@ -205,10 +205,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
   }
   /** The connections were made anew: the database may be another one, which has lost our last second, and that of others. */
   const noteEpoch = () => {
-    const current = SubscriptionRef.getUnsafe(availability.state)
-    if (current._tag !== "Available" || current.epoch === epoch) return
+    const current = epochOf(SubscriptionRef.getUnsafe(availability.state))
+    if (current === undefined || current === epoch) return
     if (epoch > 0) doubt()
-    epoch = current.epoch
+    epoch = current
   }
   /** Noted before what was read is believed: an idle connection may be made anew without anybody having noticed. */
   const noteServer = (of: string) => {

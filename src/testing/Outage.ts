@@ -14,6 +14,12 @@ import { Duration, Schema } from "effect"
  * - `slow`: every answer takes `delay` longer.
  * - `readOnly`: writes are refused, reads are answered.
  * - `full`: writes fail for want of disk space.
+ * - `locked`: somebody holds a lock on the tables: writes, the heartbeat's too, end at their time limit for locks.
+ * - `timedOut`: the server gives up on a statement after `delay`, by its statement timeout. Not on heartbeats.
+ * - `canceled`: somebody cancels the statement, as `pg_cancel_backend` does. Not heartbeats.
+ * - `conflict`: the transaction is rolled back by a deadlock. Not heartbeats.
+ * - `poolRefused`: the heartbeat is well, and no connection can be opened for anybody else: too many connections, a
+ *   password that was changed.
  * - `ackLost`: the work is done, and the connection breaks before the answer.
  * - `connectionDropped`: the connection breaks before the work is done.
  * - `flapping`: `refused` in the first half of each `period`.
@@ -24,6 +30,11 @@ export const Kind = Schema.Literals([
   "slow",
   "readOnly",
   "full",
+  "locked",
+  "timedOut",
+  "canceled",
+  "conflict",
+  "poolRefused",
   "ackLost",
   "connectionDropped",
   "flapping"
@@ -39,7 +50,7 @@ export const Fault = Schema.Struct({
   operation: Schema.optionalKey(Schema.String),
   /** How many operations it hits. Default: all in its time. */
   times: Schema.optionalKey(Schema.Int),
-  /** Of `slow`. Default 1 second. */
+  /** Of `slow` and `timedOut`. Default 1 second. */
   delay: Schema.optionalKey(Schema.Number),
   /** Of `flapping`. Default 2 seconds. */
   period: Schema.optionalKey(Schema.Number)

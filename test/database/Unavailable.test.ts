@@ -61,7 +61,8 @@ const table: ReadonlyArray<readonly [what: string, reason: SqlErrorReason, expec
     ["23505 unique violation", new UniqueViolation({ cause: failure("23505"), constraint: "c" }), undefined],
     ["40P01 deadlock", new DeadlockError({ cause: failure("40P01") }), undefined],
     ["42601 syntax error", new SqlSyntaxError({ cause: failure("42601") }), undefined],
-    ["57014 statement canceled", unknown("57014"), undefined],
+    ["55P03 lock not available", unknown("55P03"), "Locked"],
+    ["57014 statement timeout", unknown("57014"), "Slow"],
     ["22P02 bad text", unknown("22P02"), undefined],
     ["XX000 internal error", unknown("XX000"), undefined]
   ]
@@ -104,6 +105,72 @@ describe("Unavailable", () => {
     for (const code of ["57P01", "58030"]) assert.isFalse(certain(unknown(code)), code)
     assert.isFalse(certain(connection("ECONNRESET")))
     assert.isFalse(certain(connection(Unavailable.noAnswerCode)))
+  })
+
+  const severe = (code: string, severity: string, operation = "query") =>
+    new SqlError({
+      reason: new UnknownError({
+        cause: Object.assign(failure(code), { severity: "TÖDLICH", severityUnlocalized: severity }),
+        operation
+      })
+    })
+  const judged = (error: unknown, wasTimeout = false) => {
+    const { _tag: tag, ...found } = Unavailable.judge(error, wasTimeout)
+    return "reason" in found ? [tag, found.reason] : "kind" in found ? [tag, found.kind, found.trouble] : [tag]
+  }
+
+  it("tells a connection that could not be made from one that was lost and from a statement that failed", () => {
+    for (const code of ["53300", "28P01", "57P03", "3D000", "08P01", "ECONNREFUSED"]) {
+      assert.strictEqual(judged(severe(code, "FATAL", "connect"))[0], "NoConnection", code)
+    }
+    for (const code of ["57P01", "57P02", "08006", "XX000", "53200"]) {
+      assert.strictEqual(judged(severe(code, "FATAL"))[0], "Lost", code)
+    }
+    assert.deepStrictEqual(judged(new SqlError({ reason: connection("ECONNRESET") })), ["Lost", "Unreachable"])
+    assert.deepStrictEqual(judged(new SqlError({ reason: connection(Unavailable.noAnswerCode) })), ["Lost", "Hung"])
+    // A foreign server's lost connection, a value too few, and a limit of the session are errors of statements.
+    for (const code of ["08001", "08006", "08P01"]) assert.strictEqual(judged(severe(code, "ERROR"))[0], "Statement")
+    assert.deepStrictEqual(judged(severe("25P03", "FATAL")), ["Statement", "passing", "Slow"])
+  })
+
+  const ofStatements: ReadonlyArray<
+    readonly [codes: string, kind: Unavailable.FailureKind, trouble: Unavailable.Reason | undefined]
+  > = [
+    ["21000 22P02 22003 23505 23P01 27000 44000 54000 54023", "data", undefined],
+    ["0B000 25001 25P01 25P02 2D000 3B001 40001 40P01 40003", "passing", undefined],
+    ["42P01 42703 42883 42704 3F000", "statement", "SchemaMissing"],
+    ["42501", "statement", "Misconfigured"],
+    ["42601 0A000 26000 34000", "statement", "Failing"],
+    ["28000 3D000", "passing", "Misconfigured"],
+    ["25006", "passing", "ReadOnly"],
+    ["53100 53200 53000", "passing", "Full"],
+    ["53300 57P01 58030 58P01", "passing", "Refusing"],
+    ["53400 55000 55006 72000 F0000 HV000 P0001 XX000 XX001 39000 2F000 24000", "passing", "Failing"],
+    ["55P03", "passing", "Locked"],
+    ["25P04 57P05", "passing", "Slow"],
+    ["08001", "passing", "Unreachable"]
+  ]
+  for (const [codes, kind, trouble] of ofStatements) {
+    it(`takes ${codes} of a statement of Lull's for ${trouble ?? "nothing that the next one would meet"}`, () => {
+      for (const code of codes.split(" ")) {
+        const found = judged(severe(code, "ERROR"))
+        assert.strictEqual(found[2], trouble, code)
+        assert.strictEqual(found[1], kind, code)
+      }
+    })
+  }
+
+  it("tells a statement that took too long from one that somebody canceled, in any language", () => {
+    const canceled = (message: string) => new SqlError({ reason: unknown("57014", message) })
+    assert.deepStrictEqual(judged(canceled("canceling statement due to statement timeout"))[2], "Slow")
+    assert.deepStrictEqual(judged(canceled("canceling statement due to user request"))[2], undefined)
+    assert.deepStrictEqual(judged(canceled("breche Anfrage ab"), true)[2], "Slow")
+    assert.deepStrictEqual(judged(canceled("breche Anfrage ab"), false)[2], undefined)
+  })
+
+  it("says of a COMMIT that the driver refused that it may succeed another time", () => {
+    const error = new SqlError({ reason: new UnknownError({ cause: failure(undefined), operation: "commit" }) })
+    assert.deepStrictEqual(judged(error), ["Statement", "passing", undefined])
   })
 
   it("makes nothing of what is no error of a database", () => {

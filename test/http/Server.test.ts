@@ -333,6 +333,20 @@ describe("the API during an outage", () => {
       assert.include(await (await ask("/metrics")).text(), "lull_database_available 0")
     }, { outage: [{ kind: "readOnly" }] }))
 
+  it.live("is not ready while the database is degraded, and says why", () =>
+    withService(async (ask) => {
+      let ready = await ask("/readyz")
+      while (ready.status === 200) ready = await ask("/readyz")
+      assert.strictEqual(ready.status, 503)
+      const { reason, status } = await ready.json() as { status: string; reason: string }
+      assert.deepStrictEqual([status, reason], ["degraded", "Refusing"])
+      const metrics = await (await ask("/metrics")).text()
+      assert.include(metrics, "lull_database_available 0")
+      assert.include(metrics, "lull_database_degraded{reason=\"Refusing\"} 1")
+      assert.include(metrics, "lull_database_degraded{reason=\"Full\"} 0")
+      assert.strictEqual((await ask("/api/v1/jobs")).status, 503)
+    }, { outage: [{ kind: "poolRefused" }] }))
+
   it.live("asks again for itself when the answer to a submission was lost", () =>
     withService(async (ask) => {
       const response = await ask("/api/v1/jobs", post(command("echo")))

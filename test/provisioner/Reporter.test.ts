@@ -111,7 +111,8 @@ const world = Effect.fnUntraced(function*(fails: (statement: Statement) => Faili
       decided: Effect.void,
       isOpen: () => true,
       report: () => {},
-      countRefused: () => {},
+      succeeded: () => {},
+      withoutEvidence: () => {},
       writableMillis: () => 0,
       history: () => 0
     })

@@ -1,0 +1,36 @@
+/** What the heartbeat's connection says to the server, as text: it is the same for as long as the process lives. */
+
+/**
+ * Milliseconds that the heartbeat waits for a lock. Shorter than the server waits before it looks for deadlocks (1 s), so that
+ * a heartbeat never makes somebody else's transaction the victim of one.
+ */
+const lockTimeout = 500
+
+/** Without these no job is taken, kept or ended, and no peer is heard of. */
+const tables = ["replica", "worker", "queue", "job", "job_output", "peer", "tunnel"].map((table) => `lull.${table}`)
+  .join(", ")
+
+/**
+ * The heartbeat of a replica, and whether the tables take writes: they are locked as a write locks them, and nothing is
+ * written to the others. One statement, so that the time limit and the locks end with it, behind a pooler too. A limit for the
+ * whole session would be left to whoever gets the connection next.
+ */
+export const heartbeatSql = (replica: { readonly id: string; readonly name: string }): string =>
+  `do $lull$ begin
+    perform set_config('lock_timeout', '${lockTimeout}', true);
+    lock table ${tables} in row exclusive mode;
+    insert into lull.replica (id, name) values (${literal(replica.id)}::uuid, ${literal(replica.name)})
+      on conflict (id) do update set beat_at = now();
+  end $lull$`
+
+/** A `do` takes no parameters; as hexadecimal digits a text means the same under all settings of the server. */
+const literal = (text: string) => `convert_from(decode('${Buffer.from(text, "utf8").toString("hex")}', 'hex'), 'UTF8')`
+
+/** A file that grows beside those of the jobs, and is gone with the end of the statement: a table of Lull's may have room left. */
+export const takeSpaceSql = `do $lull$ begin
+    execute format('create temporary table lull_space (filler text) on commit drop tablespace %I', (
+      select spcname from pg_tablespace where oid = coalesce(
+        (select nullif(reltablespace, 0) from pg_class where oid = to_regclass('lull.job')),
+        (select dattablespace from pg_database where datname = current_database()))));
+    insert into lull_space select repeat('x', 1000) from generate_series(1, 256);
+  end $lull$`
