@@ -2,20 +2,7 @@
 // By module, as the index of the package brings clients of Redis and workers with it.
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { PgClient } from "@effect/sql-pg/PgClient"
-import {
-  Cause,
-  Clock,
-  Context,
-  Duration,
-  Effect,
-  Exit,
-  Fiber,
-  Layer,
-  Logger,
-  Redacted,
-  References,
-  Scope
-} from "effect"
+import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import { HttpServer } from "effect/http/HttpServer"
 import { createServer } from "node:http"
@@ -28,14 +15,12 @@ import { describe } from "../database/Unavailable.ts"
 import * as Draining from "../http/Draining.ts"
 import * as Server from "../http/Server.ts"
 import * as TailnetRoute from "../http/TailnetRoute.ts"
-import * as DedupLogger from "../logging/DedupLogger.ts"
-import * as RotatingFile from "../logging/RotatingFile.ts"
 import { Loops } from "../loop/Loops.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
 import { Executor } from "../provisioner/Executor.ts"
 import * as JobStorePostgres from "../provisioner/JobStorePostgres.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
-import { fromConfig, type LogFormat, type Settings, unknownSettings } from "../Settings.ts"
+import { fromConfig, type Settings, unknownSettings } from "../Settings.ts"
 import { Coordinator } from "../tailnet/Coordinator.ts"
 import { limits } from "../tailnet/Peer.ts"
 import * as PeerStorePostgres from "../tailnet/PeerStorePostgres.ts"
@@ -52,65 +37,13 @@ import {
   suggestion
 } from "./greeting.ts"
 import { Interruption, type Reason } from "./Interruption.ts"
+import * as serviceLog from "./serviceLog.ts"
 
 /** How many connections are taken at a time, of which most are those of peers; further ones wait in the kernel. */
 const mostConnections = 16_000
 
 /** What may be open when the service ends, a log that is followed, is not waited for. */
 const closeWithin = Duration.seconds(1)
-
-/** `consoleLogFmt` and `consoleJson` write to stdout whatever `LogToStderr` says; only the pretty one obeys it. */
-const logger = (format: LogFormat, isTerminal: boolean) => {
-  switch (format) {
-    case "pretty":
-      return Logger.consolePretty({ colors: isTerminal })
-    case "logfmt":
-      return Logger.withConsoleError(Logger.formatLogFmt)
-    case "json":
-      return Logger.withConsoleError(Logger.formatJson)
-  }
-}
-
-const logLevels = {
-  all: "All",
-  trace: "Trace",
-  debug: "Debug",
-  info: "Info",
-  warn: "Warn",
-  error: "Error",
-  fatal: "Fatal",
-  none: "None"
-} as const
-
-/** Logs go to stderr, as stdout is for results; and to a file, unless that is not wanted. */
-const logging = Effect.fnUntraced(
-  function*(settings: Settings, { isTerminal, onHangup }: Surroundings) {
-    const format: LogFormat = settings.logFormat ?? (isTerminal ? "pretty" : "logfmt")
-    const stderr = logger(format, isTerminal)
-    const file = yield* Effect.provide(logFile(settings), Logger.layer([stderr]))
-    const runFork = Effect.runForkWith(yield* Effect.context<never>())
-    // Also without a file: a service does not end of it.
-    if (!isTerminal) onHangup(() => file === undefined ? undefined : runFork(file.reopen))
-    return DedupLogger.layer({ loggers: file === undefined ? [stderr] : [stderr, file.logger] })
-  },
-  (effect, settings) =>
-    Layer.unwrap(effect).pipe(Layer.provideMerge(Layer.mergeAll(
-      Layer.succeed(Logger.LogToStderr, true),
-      Layer.succeed(References.MinimumLogLevel, logLevels[settings.logLevel])
-    )))
-)
-
-const logFile = Effect.fnUntraced(function*({ dataDirectory, logFile, logFormat, logQuota }: Settings) {
-  if (logFile === "none") return undefined
-  const file = RotatingFile.make({
-    path: logFile ?? join(dataDirectory, "log", "lull.log"),
-    quota: logQuota,
-    format: logFormat === "json" ? undefined : Logger.formatLogFmt
-  })
-  if (logFile !== undefined) return yield* file
-  // Nobody has asked for it, so nobody should be kept from starting by it.
-  return yield* Effect.catch(file, (error) => Effect.as(Effect.logWarning(error.message), undefined))
-})
 
 /** The control plane's own peer: its loop to the coordinator of its own process. */
 const ControlPlanePeer = Layer.effectDiscard(Effect.gen(function*() {
@@ -200,13 +133,9 @@ const shutdownMillis = 60_000
 /** The worker waits for so long three times at most: for an answer, for the jobs, and for those that it has stopped. */
 const shutdownWaits = 3
 
-export interface Surroundings {
-  /** Whether stderr is a terminal. */
-  readonly isTerminal: boolean
+export interface Surroundings extends serviceLog.Surroundings {
   /** How the program was called. */
   readonly invocation: Invocation
-  /** Calls what it is given when the process is to open its log file anew. */
-  readonly onHangup: (reopen: () => void) => void
 }
 
 const count = (jobs: number) => jobs === 0 ? "no job runs" : jobs === 1 ? "1 job runs" : `${jobs} jobs run`
@@ -292,7 +221,7 @@ export const serve = Effect.fnUntraced(function*(surroundings: Surroundings) {
   interruption.isTheEnd(shutdownMillis + shutdownWaits * Duration.toMillis(settings.shutdownDeadline))
   // With a terminal it is the end of that; without one it means what it means to a service.
   if (surroundings.isTerminal) interruption.includesHangup()
-  return yield* Effect.provide(service(settings, surroundings), logging(settings, surroundings))
+  return yield* Effect.provide(service(settings, surroundings), serviceLog.layer(settings, surroundings))
 })
 
 const sqlState = /^[0-9A-Z]{5}$/

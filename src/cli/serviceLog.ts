@@ -1,0 +1,66 @@
+/** Where the log of `lull serve` goes. */
+import { Effect, Layer, Logger, References } from "effect"
+import { join } from "node:path"
+import * as DedupLogger from "../logging/DedupLogger.ts"
+import * as RotatingFile from "../logging/RotatingFile.ts"
+import type { LogFormat, Settings } from "../Settings.ts"
+
+export interface Surroundings {
+  /** Whether stderr is a terminal. */
+  readonly isTerminal: boolean
+  /** Calls what it is given when the process is to open its log file anew. */
+  readonly onHangup: (reopen: () => void) => void
+}
+
+/** `consoleLogFmt` and `consoleJson` write to stdout whatever `LogToStderr` says; only the pretty one obeys it. */
+const logger = (format: LogFormat, isTerminal: boolean) => {
+  switch (format) {
+    case "pretty":
+      return Logger.consolePretty({ colors: isTerminal })
+    case "logfmt":
+      return Logger.withConsoleError(Logger.formatLogFmt)
+    case "json":
+      return Logger.withConsoleError(Logger.formatJson)
+  }
+}
+
+const logLevels = {
+  all: "All",
+  trace: "Trace",
+  debug: "Debug",
+  info: "Info",
+  warn: "Warn",
+  error: "Error",
+  fatal: "Fatal",
+  none: "None"
+} as const
+
+/** Logs go to stderr, as stdout is for results; and to a file, unless that is not wanted. */
+export const layer = Effect.fnUntraced(
+  function*(settings: Settings, { isTerminal, onHangup }: Surroundings) {
+    const format: LogFormat = settings.logFormat ?? (isTerminal ? "pretty" : "logfmt")
+    const stderr = logger(format, isTerminal)
+    const file = yield* Effect.provide(logFile(settings), Logger.layer([stderr]))
+    const runFork = Effect.runForkWith(yield* Effect.context<never>())
+    // Also without a file: a service does not end of it.
+    if (!isTerminal) onHangup(() => file === undefined ? undefined : runFork(file.reopen))
+    return DedupLogger.layer({ loggers: file === undefined ? [stderr] : [stderr, file.logger] })
+  },
+  (effect, settings) =>
+    Layer.unwrap(effect).pipe(Layer.provideMerge(Layer.mergeAll(
+      Layer.succeed(Logger.LogToStderr, true),
+      Layer.succeed(References.MinimumLogLevel, logLevels[settings.logLevel])
+    )))
+)
+
+const logFile = Effect.fnUntraced(function*({ dataDirectory, logFile, logFormat, logQuota }: Settings) {
+  if (logFile === "none") return undefined
+  const file = RotatingFile.make({
+    path: logFile ?? join(dataDirectory, "log", "lull.log"),
+    quota: logQuota,
+    format: logFormat === "json" ? undefined : Logger.formatLogFmt
+  })
+  if (logFile !== undefined) return yield* file
+  // Nobody has asked for it, so nobody should be kept from starting by it.
+  return yield* Effect.catch(file, (error) => Effect.as(Effect.logWarning(error.message), undefined))
+})
