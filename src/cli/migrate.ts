@@ -5,11 +5,16 @@
 import { Console, Data, Duration, Effect, Layer, Option, Schedule } from "effect"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
+import { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
 import { Migrator, type Report, SchemaBlocked } from "../database/Migrations.ts"
 import * as PostgresLink from "../database/PostgresLink.ts"
 import { Replica } from "../database/Replica.ts"
-import { grantsTo } from "../database/SchemaState.ts"
-import { fromConfig } from "../Settings.ts"
+import { grantsTo, SchemaForbidden } from "../database/SchemaState.ts"
+import { classify } from "../database/Unavailable.ts"
+import { fromConfig, type Settings } from "../Settings.ts"
+import { statuses } from "./Client.ts"
+import { describeError } from "./errorText.ts"
+import { ExitWith } from "./ExitWith.ts"
 
 export class NoDatabaseToMigrate extends Data.TaggedError("NoDatabaseToMigrate")<{}> {
   override get message() {
@@ -51,17 +56,34 @@ const insist = <A, E, R>(attempt: Effect.Effect<A, E, R>, seconds: number): Effe
   )
 }
 
+/** As of the other commands: settings that are wrong, a right that is missing, a database that is away or in use. */
+const statusOf = (error: unknown): number => {
+  if (error instanceof NoDatabaseToMigrate || error instanceof InvalidDatabaseUrl) return statuses.usage
+  if (error instanceof SchemaForbidden) return statuses.notPermitted
+  const found = classify(error)
+  if (found?.reason === "Misconfigured") return found.code?.startsWith("28") ? statuses.notPermitted : statuses.failed
+  return found === undefined || found.reason === "SchemaMissing" ? statuses.failed : statuses.unavailable
+}
+
+const run = Effect.fnUntraced(function*(settings: Settings, flags: {
+  readonly grantTo: Option.Option<string>
+  readonly patience: number
+}) {
+  if (settings.databaseUrl === undefined) return yield* new NoDatabaseToMigrate()
+  const link = PostgresLink.layer({ url: settings.databaseUrl, prepare: settings.databasePrepare })
+  yield* Effect.gen(function*() {
+    const migrator = yield* Migrator
+    const role = Option.getOrUndefined(flags.grantTo)
+    yield* Console.log(describe(yield* insist(migrator.migrate(role), flags.patience)))
+    if (role !== undefined) yield* Console.log(grantsTo(role).map((grant) => `${grant};`).join("\n"))
+  }).pipe(Effect.provide(link.pipe(Layer.provide(Replica.layer))))
+})
+
 export const migrate = Command.make("migrate", { grantTo, patience }, (flags) =>
   Effect.gen(function*() {
     const settings = yield* fromConfig
-    if (settings.databaseUrl === undefined) return yield* new NoDatabaseToMigrate()
-    const link = PostgresLink.layer({ url: settings.databaseUrl, prepare: settings.databasePrepare })
-    yield* Effect.gen(function*() {
-      const migrator = yield* Migrator
-      const role = Option.getOrUndefined(flags.grantTo)
-      yield* Console.log(describe(yield* insist(migrator.migrate(role), flags.patience)))
-      if (role !== undefined) yield* Console.log(grantsTo(role).map((grant) => `${grant};`).join("\n"))
-    }).pipe(Effect.provide(link.pipe(Layer.provide(Replica.layer))))
+    yield* Effect.catch(run(settings, flags), (error) =>
+      Effect.andThen(Console.error(describeError(error)), Effect.fail(new ExitWith(statusOf(error)))))
   })).pipe(
     Command.withDescription(
       "Bring the tables in LULL_DATABASE_URL up to date, with a role that may, and let another role use them"
