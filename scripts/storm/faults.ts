@@ -104,7 +104,7 @@ const faultsOf = {
     steadily(
       500,
       server.execute(
-        `select pg_terminate_backend(pid) from pg_stat_activity where ${backends} and query ilike 'listen%'`
+        `select pg_terminate_backend(pid) from pg_stat_activity where ${backends} and (query ilike 'listen%' or query = 'select 1')`
       )
     ),
   /** A table that is away, and comes back as it was. */

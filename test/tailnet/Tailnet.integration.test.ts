@@ -138,17 +138,23 @@ describe("the tailnet of several replicas", () => {
   test(
     "the rows are lost in a failover: all that is here is written again",
     Effect.gen(function*() {
-      const one = yield* serve()
-      const two = yield* serve()
+      const relay = yield* TcpRelay.make({ target: server.port })
+      const environment = { LULL_DATABASE_URL: server.url.replace(`:${server.port}/`, `:${relay.port}/`) }
+      const one = yield* serve(environment)
+      const two = yield* serve(environment)
       const a = yield* peer(11, [one.address], [12])
       const b = yield* peer(12, [two.address])
       yield* until(() => a.knows(12) !== undefined && b.knows(11) !== undefined)
       yield* a.heard
       yield* b.heard
+      // Nobody sees them go: that would be another's goodbye, and not a failover.
+      yield* relay.refuse(true)
+      yield* relay.dropAll
       yield* server.execute("truncate lull.peer, lull.tunnel")
       yield* server.execute("delete from lull.replica")
       yield* server.stop("immediate")
       yield* server.start
+      yield* relay.refuse(false)
       yield* b.setNode(node(120))
       yield* until(() => a.knows(12)?.node.asOf === 120)
       const c = yield* peer(13, [one.address], [12])
