@@ -21,11 +21,12 @@ import { passAlways } from "../logging/PassAlways.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
+import { type Admission, Admissions, type Caller, type Ended, type Refusal } from "./Admissions.ts"
 import * as Breakers from "./Breakers.ts"
 import { Link, type ServerIdentity } from "./Link.ts"
 import * as OutageVoice from "./OutageVoice.ts"
 import * as ServerHistory from "./ServerHistory.ts"
-import { type Classified, classify, describe, type Failure, judge, type Reason } from "./Unavailable.ts"
+import { type Classified, classify, describe, judge, type Reason } from "./Unavailable.ts"
 import * as WritableTime from "./WritableTime.ts"
 
 /** Times are milliseconds of the Unix epoch. */
@@ -66,31 +67,6 @@ export interface Options {
   readonly stableAfter?: Duration.Input | undefined
 }
 
-/** Whose work it is: an application's, or Lull's own, of which some has to get through while the pool does not. */
-export interface Caller {
-  readonly operation: string
-  readonly whose: "application" | "own" | "vital"
-}
-
-/** Why a call is refused. */
-export interface Refusal {
-  readonly reason: Reason
-  readonly detail: string
-  /** In milliseconds of the Unix epoch. */
-  readonly since: number
-  readonly attempts: number
-  /** When it is worth asking again. */
-  readonly retryAfter: Duration.Duration
-}
-
-/** `HeartbeatOnly`: over the heartbeat's connection, as the pool is in trouble. */
-export type Admission =
-  | { readonly _tag: "Pass" | "HeartbeatOnly" }
-  | { readonly _tag: "Refused"; readonly refusal: Refusal }
-
-/** What went wrong with work that was admitted. `Overdue`: it took longer than the door's deadline. */
-export type Ended = Failure | { readonly _tag: "Overdue"; readonly detail: string }
-
 export class Availability extends Context.Service<Availability, {
   readonly state: SubscriptionRef.SubscriptionRef<State>
   /** Completes at once while callers are served, or else when they are. */
@@ -99,19 +75,8 @@ export class Availability extends Context.Service<Availability, {
   readonly decided: Effect.Effect<void>
   /** Callers are served, and there is no doubt of it. */
   readonly isOpen: () => boolean
-  /** Asked by the door before each call. What is admitted has to be answered with one of the next three. */
-  readonly admit: (caller: Caller) => Effect.Effect<Admission>
-  readonly succeeded: (caller: Caller) => void
-  /** Work ended in a way that may say something of the database. */
-  readonly failed: (caller: Caller, ended: Ended) => Effect.Effect<void>
   /** Connections are of no use, for a reason that the door does not see. After the next heartbeat they are made anew. */
   readonly report: (failure: Classified) => void
-  /** Work ended in a way that says nothing. */
-  readonly withoutEvidence: (caller: Caller) => void
-  /** Why callers are not served now; `undefined` if they are. */
-  readonly refusal: Effect.Effect<Refusal | undefined>
-  /** Asks for a heartbeat, and waits until it has decided, but not for longer than this. */
-  readonly verdict: (within: Duration.Duration) => Effect.Effect<void>
   /**
    * Milliseconds so far in which the database was seen to take our writes: time between two heartbeats that both were
    * written. What is judged by silence (`Reaper`) counts only these: one's own outage proves nothing about others, nor do
@@ -125,8 +90,13 @@ export class Availability extends Context.Service<Availability, {
   readonly history: () => number
 }>()("lull/database/Availability") {
   static readonly layer = (options: Options = {}): Layer.Layer<Availability, never, Link | Loops> =>
-    Layer.effect(Availability, make(options))
+    layerWithAdmissions(options)
 }
+
+/** Both sides of it: who asks how the database is, and the door, whose calls decide that. */
+export const layerWithAdmissions = (
+  options: Options = {}
+): Layer.Layer<Availability | Admissions, never, Link | Loops> => Layer.effectContext(make(options))
 
 /** A trouble of the pool or of the tables; those of single operations are the breakers'. */
 interface Found {
@@ -535,11 +505,20 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   yield* loops.fork("availability", run)
 
-  return Availability.of({
+  const availability = Availability.of({
     state,
     awaitAvailable: served.await,
     decided: decided.await,
     isOpen: isServed,
+    report: ({ detail, reason }) => {
+      reports.hasOldConnection = true
+      reports.noConnection ??= { reason, detail }
+      doubt()
+    },
+    writableMillis: writable.total,
+    history: history.count
+  })
+  const admissions = Admissions.of({
     admit,
     succeeded: ({ operation, whose }) => {
       wasPoolUsed = true
@@ -548,11 +527,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
       if (breakers.succeeded(operation)) wake.openUnsafe()
     },
     failed,
-    report: ({ detail, reason }) => {
-      reports.hasOldConnection = true
-      reports.noConnection ??= { reason, detail }
-      doubt()
-    },
     withoutEvidence: ({ operation }) => breakers.withoutEvidence(operation),
     refusal,
     verdict: (within) =>
@@ -561,10 +535,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
         const waiting = asked
         wantBeat()
         return Effect.asVoid(Effect.timeoutOption(waiting.await, within))
-      }),
-    writableMillis: writable.total,
-    history: history.count
+      })
   })
+  return Context.make(Availability, availability).pipe(Context.add(Admissions, admissions))
 })
 
 /** Milliseconds that a heartbeat may take, and a little more for a process that is busy. */

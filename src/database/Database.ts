@@ -31,6 +31,7 @@ import { isSqlError, type SqlError } from "effect/sql/SqlError"
 import type { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
 import type { Outage } from "../testing/Outage.ts"
+import { Admissions, type Caller, type Ended, type Refusal } from "./Admissions.ts"
 import * as Availability from "./Availability.ts"
 import type { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
 import { NoAnswer, Severed, within } from "./Deadline.ts"
@@ -77,7 +78,7 @@ export class Database extends Context.Service<Database, {
     options: Options = {}
   ): Layer.Layer<Database | Availability.Availability, never, Link | Loops> =>
     Layer.effect(Database, make(options)).pipe(
-      Layer.provideMerge(Availability.Availability.layer(options.availability))
+      Layer.provideMerge(Availability.layerWithAdmissions(options.availability))
     )
 
   /** In front of a real PostgreSQL. It need not be there yet. */
@@ -128,6 +129,7 @@ const timeLimit = 0.7
 const make = Effect.fnUntraced(function*(options: Options) {
   const link = yield* Link
   const availability = yield* Availability.Availability
+  const admissions = yield* Admissions
   const deadline = Duration.fromInputUnsafe(options.deadline ?? PostgresLink.defaultDeadline)
   const serverTimeout = timeLimit * Duration.toMillis(deadline)
   /** Work of applications that is under way: it may hold all connections. */
@@ -144,7 +146,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         : error instanceof Unavailable.QueryFailed && conflictsInside.has(error)
   }
 
-  const unavailableFor = (what: Work, known: Availability.Refusal, outcome: Unavailable.WorkOutcome, cause?: unknown) =>
+  const unavailableFor = (what: Work, known: Refusal, outcome: Unavailable.WorkOutcome, cause?: unknown) =>
     new Unavailable.DatabaseUnavailable({ ...known, outcome, operation: what.operation, cause })
 
   const queryFailed = (
@@ -162,21 +164,21 @@ const make = Effect.fnUntraced(function*(options: Options) {
     detail: `took longer than the door's deadline of ${Duration.format(deadline)}`
   } as const
 
-  const outcomeOf = (what: Work, ended: Availability.Ended): Unavailable.WorkOutcome =>
+  const outcomeOf = (what: Work, ended: Ended): Unavailable.WorkOutcome =>
     what.kind === "read" || (ended._tag !== "Overdue" && Unavailable.isCertainlyNotDone(ended)) ? "notDone" : "unknown"
 
   /** What its caller is told of work that failed in or on its way to the database, and was reported. */
   const tell = Effect.fnUntraced(function*(
     what: Work,
-    { whose }: Availability.Caller,
-    ended: Availability.Ended,
+    { whose }: Caller,
+    ended: Ended,
     cause: unknown
   ) {
     const isOwn = whose !== "application"
     const outcome = outcomeOf(what, ended)
     const patience = verdictWithin(ended, isOwn)
-    if (patience !== undefined) yield* availability.verdict(patience)
-    const known = yield* availability.refusal
+    if (patience !== undefined) yield* admissions.verdict(patience)
+    const known = yield* admissions.refusal
     const isAway = known !== undefined && SubscriptionRef.getUnsafe(availability.state)._tag === "Unavailable"
     const since = known?.since ?? (yield* Clock.currentTimeMillis)
     const because = (reason: Unavailable.Reason) =>
@@ -202,7 +204,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }
   })
 
-  const endedBy = (error: unknown, took: number): Availability.Ended =>
+  const endedBy = (error: unknown, took: number): Ended =>
     error instanceof NoAnswer
       ? { _tag: "Overdue", detail: overdue.detail }
       : Unavailable.judge(error, took >= serverTimeout)
@@ -210,17 +212,17 @@ const make = Effect.fnUntraced(function*(options: Options) {
   /** Reports what became of work, and translates it. `startedAt`: when it began. */
   const translate = Effect.fnUntraced(function*<E>(
     what: Work,
-    caller: Availability.Caller,
+    caller: Caller,
     startedAt: number,
     cause: Cause.Cause<E | SqlError | NoAnswer | Severed>
   ) {
     const error = databaseError(cause)
     if (error === undefined) {
-      availability.withoutEvidence(caller)
+      admissions.withoutEvidence(caller)
       return yield* Effect.failCause(withoutDatabaseErrors<E>(cause))
     }
     const ended = endedBy(error, (yield* monotonicMillis) - startedAt)
-    yield* availability.failed(reporterOf(what, caller, ended, applications > 0), ended)
+    yield* admissions.failed(reporterOf(what, caller, ended, applications > 0), ended)
     const told = yield* tell(what, caller, ended, error)
     yield* Metric.update(told._tag === "QueryFailed" ? failed : unavailable, 1)
     return yield* told
@@ -231,25 +233,25 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   const settled = <A, E, R>(
     what: Work,
-    caller: Availability.Caller,
+    caller: Caller,
     effect: Effect.Effect<A, E | SqlError | NoAnswer | Severed, R>
   ) =>
     Effect.flatMap(monotonicMillis, (startedAt) =>
       effect.pipe(
         Effect.tap(() => {
-          availability.succeeded(caller)
+          admissions.succeeded(caller)
           return Metric.update(done, 1)
         }),
         Effect.catchCause((cause) => translate<E>(what, caller, startedAt, cause)),
         // A trial whose caller has gone would be waited for.
-        Effect.onInterrupt(() => Effect.sync(() => availability.withoutEvidence(caller)))
+        Effect.onInterrupt(() => Effect.sync(() => admissions.withoutEvidence(caller)))
       ))
 
-  const overHeartbeat = <A, E, R>(what: Work, caller: Availability.Caller, work: Effect.Effect<A, E, R>) =>
+  const overHeartbeat = <A, E, R>(what: Work, caller: Caller, work: Effect.Effect<A, E, R>) =>
     settled(what, caller, attempt({ ...what, lane: "heartbeat" }, work, Duration.min(heartbeatLane, deadline)))
 
   /** Over the pool; and over the heartbeat's connection, if the pool does not answer soon, or has none. */
-  const vitally = <A, E, R>(what: Work, caller: Availability.Caller, work: Effect.Effect<A, E, R>) =>
+  const vitally = <A, E, R>(what: Work, caller: Caller, work: Effect.Effect<A, E, R>) =>
     Effect.catchIf(
       settled(what, caller, attempt(what, work, Duration.min(vitalPatience, deadline))),
       (error) => error instanceof Unavailable.DatabaseUnavailable && error.cause !== undefined,
@@ -273,11 +275,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   const outside = <A, E, R>(
     what: Work,
-    caller: Availability.Caller,
+    caller: Caller,
     work: Effect.Effect<A, E, R>,
     left: Duration.Duration
   ) =>
-    Effect.flatMap(availability.admit(caller), (admission) => {
+    Effect.flatMap(admissions.admit(caller), (admission) => {
       switch (admission._tag) {
         case "Refused":
           return Effect.andThen(
@@ -323,10 +325,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const error = databaseError(cause)
     if (error === undefined) return yield* Effect.failCause(withoutDatabaseErrors<E>(cause))
     const ended = endedBy(error, (yield* monotonicMillis) - startedAt)
-    const caller: Availability.Caller = { operation: what.operation, whose: "application" }
+    const caller: Caller = { operation: what.operation, whose: "application" }
     if (ended._tag !== "Overdue" && ended._tag !== "Statement") {
       yield* Metric.update(unavailable, 1)
-      yield* availability.failed(caller, { ...ended, _tag: "Lost" })
+      yield* admissions.failed(caller, { ...ended, _tag: "Lost" })
       return yield* yield* tell(what, caller, ended, error)
     }
     yield* abort(what)
@@ -345,7 +347,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   for (const outcome of [done, refused, unavailable, failed]) yield* Metric.update(outcome, 0)
 
-  const pass = (kind: Work["kind"], whose: Availability.Caller["whose"]): Pass => (operation, work) => {
+  const pass = (kind: Work["kind"], whose: Caller["whose"]): Pass => (operation, work) => {
     const what: Work = { kind, operation }
     return Effect.flatMap(link.inTransaction, (isInside) =>
       isInside
@@ -361,7 +363,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
 })
 
 /** How long an error waits for the heartbeat, which finds out whether it was the database; `undefined` if that is no question. */
-const verdictWithin = (ended: Availability.Ended, isOwn: boolean): Duration.Duration | undefined => {
+const verdictWithin = (ended: Ended, isOwn: boolean): Duration.Duration | undefined => {
   if (ended._tag === "Overdue") return Duration.millis(500)
   if (ended._tag !== "Statement") return undefined
   if (!isOwn) return Unavailable.isSuspicious(ended) ? Duration.millis(500) : undefined
@@ -380,10 +382,10 @@ const abortWithin = Duration.millis(500)
  */
 const reporterOf = (
   what: Work,
-  caller: Availability.Caller,
-  ended: Availability.Ended,
+  caller: Caller,
+  ended: Ended,
   isShared: boolean
-): Availability.Caller => {
+): Caller => {
   const isByOthers = (ended._tag === "Overdue" && isShared) || (ended._tag !== "Statement" && what.lane === "heartbeat")
   return isByOthers ? { ...caller, whose: "application" } : caller
 }

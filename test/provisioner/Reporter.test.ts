@@ -111,8 +111,6 @@ const world = Effect.fnUntraced(function*(fails: (statement: Statement) => Faili
       decided: Effect.void,
       isOpen: () => true,
       report: () => {},
-      succeeded: () => {},
-      withoutEvidence: () => {},
       writableMillis: () => 0,
       history: () => 0
     })
