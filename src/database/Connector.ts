@@ -14,7 +14,8 @@
 import { lookup } from "node:dns"
 import { isIP, Socket } from "node:net"
 import type { Duplex } from "node:stream"
-import { watch } from "./SocketWatch.ts"
+import { abortSocket } from "./abortSocket.ts"
+import { makeAnswers, watch } from "./SocketWatch.ts"
 import { noAnswerCode } from "./Unavailable.ts"
 
 export interface Options {
@@ -62,6 +63,7 @@ export const make = (options: Options): Connector => {
   let isCanceled = false
   let isClosed = false
   let failure: Error | undefined
+  const answers = makeAnswers()
   const closedListeners: Array<(error: Error | undefined) => void> = []
 
   const secured = (socket: Socket): Duplex => options.secure === undefined ? socket : options.secure(socket)
@@ -80,10 +82,11 @@ export const make = (options: Options): Connector => {
     })
     const stream = secured(socket)
     stream.once("error", (error) => failure ??= error)
-    return watch(stream, options.answerWithin, () => {
+    const silent = () => {
       options.onSilent()
-      stream.destroy(noAnswer(options.answerWithin))
-    })
+      abortSocket(socket, noAnswer(options.answerWithin))
+    }
+    return watch(stream, options.answerWithin, silent, answers)
   }
 
   /** Its own `lookup` waits for its turn: the driver writes at once, so that it has to be connecting. */
@@ -111,7 +114,10 @@ export const make = (options: Options): Connector => {
     stream: () => main === undefined ? open() : openForCancel(),
     end: (error) => {
       isOurs = true
-      for (const socket of sockets) socket.destroy(error)
+      for (const socket of sockets) {
+        if (socket === main && !answers.isWhole()) abortSocket(socket, error)
+        else socket.destroy(error)
+      }
     },
     letGo: () => {
       isOurs = true

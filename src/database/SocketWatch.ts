@@ -56,8 +56,12 @@ export const makeAnswers = (): Answers => {
 }
 
 /** Calls `silent` when the server owes an answer and has sent nothing for `answerWithin` milliseconds. */
-export const watch = (socket: Duplex, answerWithin: number, silent: () => void): Duplex => {
-  const answers = makeAnswers()
+export const watch = (
+  socket: Duplex,
+  answerWithin: number,
+  silent: () => void,
+  answers: Answers = makeAnswers()
+): Duplex => {
   // A watchdog on the real clock, on purpose: it guards a real socket, and has to go off while every fiber hangs.
   let timer: NodeJS.Timeout | undefined
   const stop = () => {

@@ -8,6 +8,7 @@
 import type { Socket } from "node:net"
 import { Duplex } from "node:stream"
 import { connect, type TLSSocket } from "node:tls"
+import { abortSocket } from "./abortSocket.ts"
 import type { Tls } from "./Tls.ts"
 
 /** Eight bytes: their number, and the code of SSLRequest (PostgreSQL's documentation, "Message Formats"). */
@@ -87,6 +88,7 @@ export class TlsStream extends Duplex {
   }
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void) {
+    if (error !== null) abortSocket(this.#raw, error)
     this.#inner?.destroy()
     this.#raw.destroy()
     callback(error)
