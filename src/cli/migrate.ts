@@ -13,8 +13,8 @@ import { grantsTo, SchemaForbidden } from "../database/SchemaState.ts"
 import { classify } from "../database/Unavailable.ts"
 import { fromConfig, type Settings } from "../Settings.ts"
 import { statuses } from "./Client.ts"
-import { describeError } from "./errorText.ts"
 import { ExitWith } from "./ExitWith.ts"
+import { describeFailure } from "./failureText.ts"
 
 export class NoDatabaseToMigrate extends Data.TaggedError("NoDatabaseToMigrate")<{}> {
   override get message() {
@@ -83,7 +83,7 @@ export const migrate = Command.make("migrate", { grantTo, patience }, (flags) =>
   Effect.gen(function*() {
     const settings = yield* fromConfig
     yield* Effect.catch(run(settings, flags), (error) =>
-      Effect.andThen(Console.error(describeError(error)), Effect.fail(new ExitWith(statusOf(error)))))
+      Effect.andThen(Console.error(describeFailure(error)), Effect.fail(new ExitWith(statusOf(error)))))
   })).pipe(
     Command.withDescription(
       "Bring the tables in LULL_DATABASE_URL up to date, with a role that may, and let another role use them"

@@ -26,7 +26,7 @@ import { limits } from "../tailnet/Peer.ts"
 import * as PeerStorePostgres from "../tailnet/PeerStorePostgres.ts"
 import * as TailnetLoop from "../tailnet/TailnetLoop.ts"
 import * as Transports from "../tailnet/Transports.ts"
-import { describeError } from "./errorText.ts"
+import { describeFailure } from "./failureText.ts"
 import {
   commandOf,
   describeDatabase,
@@ -224,14 +224,11 @@ export const serve = Effect.fnUntraced(function*(surroundings: Surroundings) {
   return yield* Effect.provide(service(settings, surroundings), serviceLog.layer(settings, surroundings))
 })
 
-const sqlState = /^[0-9A-Z]{5}$/
-
 /** What is said, in one line, of an error that somebody can do something about. */
 export const explain = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
-  const { code, detail: words } = describe(error)
-  // Of PostgreSQL's errors its own words, and not the driver's around them.
-  const detail = sqlState.test(code ?? "") ? words : describeError(error)
+  const { code } = describe(error)
+  const detail = describeFailure(error)
   switch (code) {
     case "EADDRINUSE":
       return `${detail}: another program listens there; choose another address with LULL_LISTEN`

@@ -10,6 +10,7 @@ import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { monotonicMillis } from "../loop/Monotonic.ts"
 import { connectWithin, forDriver, type Host } from "./ConnectionOptions.ts"
 import { type Connector, make as makeConnector } from "./Connector.ts"
+import { NoAnswer } from "./Deadline.ts"
 import type { Dialer, Kind } from "./Dialer.ts"
 import * as SessionSettings from "./SessionSettings.ts"
 import { TlsStream } from "./TlsStream.ts"
@@ -34,6 +35,12 @@ const connectAtLeast = 850
 
 /** Of the time that an attempt has: the driver's error says more than that of who waits for it, so it comes first. */
 const connectShare = 0.9
+
+/**
+ * Of the time for an answer, where the server does not end what takes longer: so the door does, which knows slow from silent. A
+ * silent server is noticed by the heartbeat.
+ */
+const shareWithoutLimit = 1.2
 
 /** JSON and job output may hold any character, and no other encoding of PostgreSQL takes them all. */
 export class DatabaseEncodingUnsuitable extends Data.TaggedError("DatabaseEncodingUnsuitable")<{
@@ -88,6 +95,8 @@ export const make = Effect.fnUntraced(function*({ connectAtMost, dialer, onSilen
   /** How long the last TCP connection to each server took. */
   const connectTook = new Map<string, number>()
   const said = new Set<string>()
+  /** Where our limit for statements does not hold, as a pooler or the URL's options have another, or none. */
+  const isUnlimited = new WeakSet<Host>()
 
   const sayOnce = (text: string) =>
     Effect.suspend(() => {
@@ -98,34 +107,37 @@ export const make = Effect.fnUntraced(function*({ connectAtMost, dialer, onSilen
 
   /** For the TCP connection alone. */
   const tcpWithin = ({ connectTimeout, name }: Host): number => {
-    if (connectTimeout !== undefined) return Duration.toMillis(connectTimeout)
-    const most = Duration.toMillis(connectAtMost)
+    const most = Duration.toMillis(connectTimeout ?? connectAtMost)
     const took = connectTook.get(name)
     return took === undefined ? most : Math.min(most, Math.max(connectAtLeast, connectTimes * took))
   }
 
+  /** For one attempt, to its login. Who listens waits no longer than that: others of the same server wait for it. */
+  const loginWithin = (host: Host, { answerWithin }: Limits) =>
+    connectWithin(host, Duration.min(answerWithin, connectAtMost))
+
   const configure = (host: Host, limits: Limits, taken: SessionSettings.Taken, connected: () => void) => {
     const { answerWithin } = limits
-    const connectTimeout = Duration.times(
-      connectWithin(host, Duration.min(answerWithin, connectAtMost)),
-      connectShare
-    )
+    const connectTimeout = Duration.times(loginWithin(host, limits), connectShare)
+    const share = taken.settings && !isUnlimited.has(host) ? SessionSettings.shares.socket : shareWithoutLimit
     const { tls } = host
     const connector = makeConnector({
       host: host.host,
       port: host.port,
       path: host.path,
       secure: tls === undefined || !taken.tls ? undefined : (socket) => new TlsStream(socket, tls),
-      answerWithin: Duration.toMillis(
-        Duration.max(Duration.times(answerWithin, SessionSettings.shares.socket), connectTimeout)
-      ),
+      answerWithin: share * Duration.toMillis(answerWithin),
+      loginWithin: Duration.toMillis(connectTimeout),
       connectWithin: tcpWithin(host),
       onConnected: (millis) => {
         connectTook.set(host.name, millis)
         connected()
       },
       onSilent,
-      enterCancel: (begin) => dialer.enter({ server: host.name, kind: "cancel" }, begin)
+      enterFurther: (kind, begin) => {
+        const over = dialer.enter({ server: host.name, kind }, begin)
+        return (error) => over(error === undefined ? undefined : brokenWith(error))
+      }
     })
     const settings = taken.settings ? SessionSettings.make(answerWithin, host.options, limits.lockWithin) : {}
     const configuration = {
@@ -157,31 +169,44 @@ export const make = Effect.fnUntraced(function*({ connectAtMost, dialer, onSilen
   })
 
   /** With less each time, where that is what was refused. */
-  const negotiate = Effect.fnUntraced(function*<A>(host: Host, limits: Limits, open: Open<A>, connected: () => void) {
+  const negotiate = Effect.fnUntraced(function*<A>(
+    host: Host,
+    limits: Limits,
+    open: Open<A>,
+    connected: () => void,
+    again: () => void
+  ) {
     const now = yield* Clock.currentTimeMillis
     const known = learned.get(host)
     const isFresh = known !== undefined && now - known.at < Duration.toMillis(connectionLifetime)
     let taken = isFresh ? known.taken : SessionSettings.everything
-    if (!isFresh) learned.delete(host)
     const tryLess = Effect.fnUntraced(function*(error: SqlError) {
       const less = SessionSettings.withLess(error, taken, host.tls?.isOptional === true)
       if (less === undefined) return yield* Effect.fail(error)
       if (taken.options && !less.options) yield* sayOnce(SessionSettings.explainOptions(host.name))
       taken = less
-      learned.set(host, { taken, at: now })
+      again()
       return undefined
     })
     while (true) {
       const opened = yield* Effect.catch(attempt(host, limits, taken, open, connected), tryLess)
-      if (opened !== undefined) return opened
+      if (opened === undefined) continue
+      // Only what helped is remembered: a refusal may have had another reason.
+      if (!isFresh) learned.set(host, { taken, at: now })
+      return opened
     }
   })
 
   /** A connection in its turn, made by `open` with the driver's configuration. */
   const openWith = <A>(host: Host, kind: Kind, limits: Limits, open: Open<A>): Effect.Effect<Opened<A>, SqlError> =>
-    dialer.dial({ server: host.name, kind }, (connected) =>
+    dialer.dial({ server: host.name, kind }, (connected, again) =>
       Effect.gen(function*() {
-        const connection = yield* negotiate(host, limits, open, connected)
+        const connection = yield* negotiate(host, limits, open, connected, again).pipe(
+          Effect.timeoutOrElse({
+            duration: loginWithin(host, limits),
+            orElse: () => Effect.fail(brokenWith(new NoAnswer({ within: loginWithin(host, limits) })))
+          })
+        )
         const openedAt = yield* monotonicMillis
         connection.connector.onClosed((error) => {
           if (error === undefined) return
@@ -205,12 +230,16 @@ export const make = Effect.fnUntraced(function*({ connectAtMost, dialer, onSilen
     const wanted = SessionSettings.make(connectionLifetime, host.options)
     const rows = yield* client<{ readonly name: string; readonly value: string | null }>`
       select name, current_setting(name, true) as value
-        from json_array_elements_text(${JSON.stringify(["server_encoding", ...Object.keys(wanted)])}::text::json) name`
+        from json_array_elements_text(${JSON.stringify(["server_encoding", ...Object.keys(wanted)])}::text::json) name
+      union all select 'milliseconds', setting from pg_settings where name = 'statement_timeout'`
     const actual = new Map(rows.map(({ name, value }) => [name, value ?? undefined]))
     const encoding = actual.get("server_encoding")
     if (encoding !== undefined && encoding !== "UTF8") {
       return yield* new DatabaseEncodingUnsuitable({ database: host.database, encoding })
     }
+    const limit = Number(actual.get("milliseconds"))
+    if (limit > 0 && limit <= Duration.toMillis(connectAtMost)) isUnlimited.delete(host)
+    else isUnlimited.add(host)
     const missing = SessionSettings.missing(wanted, actual)
     if (missing.length > 0) yield* sayOnce(SessionSettings.explainMissing(host.name, missing))
   })

@@ -9,13 +9,13 @@
  * - **A bound for the TCP connection alone.** Where packets vanish, the system sends its first again after 1 and 3 seconds. A new
  *   attempt within a second finds the end of such a hole sooner.
  * - **Keepalive**, so that a connection that nobody uses does not live on when its other end is gone.
- * - **The turn of a cancel request**, for which the driver asks for a second socket: see `Dialer`.
+ * - **The turn of a further socket**, which the driver asks for to cancel a statement, and for a stream of rows: see `Dialer`.
  */
 import { lookup } from "node:dns"
 import { isIP, Socket } from "node:net"
 import type { Duplex } from "node:stream"
 import { abortSocket } from "./abortSocket.ts"
-import { makeAnswers, watch } from "./SocketWatch.ts"
+import { type Answers, makeAnswers, watch } from "./SocketWatch.ts"
 import { noAnswerCode } from "./Unavailable.ts"
 
 export interface Options {
@@ -25,30 +25,41 @@ export interface Options {
   readonly path?: string | undefined
   /** Makes of a socket the stream that the driver speaks through. Default: the socket itself. */
   readonly secure?: ((socket: Socket) => Duplex) | undefined
-  /** In milliseconds. */
+  /** In milliseconds: for an answer. */
   readonly answerWithin: number
+  /** In milliseconds: for the login. */
+  readonly loginWithin: number
   /** In milliseconds: from the beginning of the TCP connection to its end. */
   readonly connectWithin: number
   /** The connection is there, after so many milliseconds. */
   readonly onConnected: (millis: number) => void
   /** The server owed an answer and stayed silent. */
   readonly onSilent: () => void
-  /** Calls back when it is the turn of a cancel request, or with the reason why not; gives a way to say that it is over. */
-  readonly enterCancel: (begin: (refused: Error | undefined) => void) => () => void
+  /**
+   * Calls back when it is the turn of a further socket, or with the reason why not; gives a way to say that it is over, or that
+   * it failed.
+   */
+  readonly enterFurther: (kind: FurtherKind, begin: (refused: Error | undefined) => void) => (error?: Error) => void
 }
 
 export interface Connector {
-  /** The driver's `stream` factory: first for the connection, then for cancel requests. */
+  /** The driver's `stream` factory: first for the connection, then for what it needs beside that. */
   readonly stream: () => Duplex
   /** Ends the connection, with this error for who works with it. */
   readonly end: (error: Error) => void
   /** From here on its end is our own doing. */
   readonly letGo: () => void
-  /** It is there, and no cancel request has been sent for it. */
+  /** It is there, and each cancel request for it has hit: one that comes late would end the next statement. */
   readonly isSound: () => boolean
   /** Calls back once when it has ended; `error` if that was not our doing. */
   readonly onClosed: (closed: (error: Error | undefined) => void) => void
 }
+
+/** A cancel request; or a connection like the first one, for a stream. */
+export type FurtherKind = "cancel" | "work"
+
+/** The server's own limit for sessions that do nothing. */
+const idleSessionTimeout = "57P05"
 
 /** Not a name that is ever resolved: it makes Node ask our `lookup`, which it does not for an address. */
 const placeholder = "lull-database"
@@ -60,7 +71,7 @@ export const make = (options: Options): Connector => {
   const sockets = new Set<Socket>()
   let main: Socket | undefined
   let isOurs = false
-  let isCanceled = false
+  let cancels = 0
   let isClosed = false
   let failure: Error | undefined
   const answers = makeAnswers()
@@ -77,41 +88,68 @@ export const make = (options: Options): Connector => {
     else socket.connect({ path: options.path })
     socket.once("close", () => {
       isClosed = true
-      const error = isOurs ? undefined : failure ?? new Error("the connection was closed")
+      const error = hasEnded() ? undefined : failure ?? new Error("the connection was closed")
       for (const listener of closedListeners.splice(0)) listener(error)
     })
     const stream = secured(socket)
     stream.once("error", (error) => failure ??= error)
-    const silent = () => {
-      options.onSilent()
-      abortSocket(socket, noAnswer(options.answerWithin))
-    }
-    return watch(stream, options.answerWithin, silent, answers)
+    return watched(socket, stream, answers)
   }
 
-  /** Its own `lookup` waits for its turn: the driver writes at once, so that it has to be connecting. */
-  const openForCancel = () => {
-    isCanceled = true
+  /** By our own doing, or because nobody had used it for as long as the server bears. */
+  const hasEnded = () => answers.fatal() === idleSessionTimeout || (isOurs && answers.fatal() === undefined)
+
+  const watched = (socket: Socket, stream: Duplex, answers: Answers, isExempt = () => false) => {
+    const within = () => answers.hasBeenReady() ? options.answerWithin : options.loginWithin
+    const silent = () => {
+      if (isExempt()) return
+      options.onSilent()
+      abortSocket(socket, noAnswer(within()))
+    }
+    return watch(stream, within, silent, answers)
+  }
+
+  /**
+   * The driver asks for a further socket to cancel a statement, or for a stream of rows, which has a connection of its own. Which
+   * of them it is shows in what it writes first; and it writes at once, so that the socket has to be connecting.
+   */
+  const openFurther = () => {
     const socket = newSocket(sockets)
-    if (options.path !== undefined) return socket.connect({ path: options.path })
-    let over = () => {}
-    socket.connect({
-      host: placeholder,
-      port: options.port,
-      lookup: (_, lookupOptions, callback) => {
-        over = options.enterCancel((refused) => {
-          if (refused !== undefined) callback(refused, "", 0)
-          else if (!socket.destroyed) lookup(options.host, lookupOptions, callback)
-        })
-      }
+    const connect = connectLater(socket, options)
+    const answers = makeAnswers()
+    let isCancel = false
+    let over: (error?: Error) => void = () => {}
+    let error: Error | undefined
+    const stream = watched(socket, secured(socket), answers, () => isCancel)
+    const enter = (kind: FurtherKind) => {
+      over = options.enterFurther(kind, (refused) => {
+        if (refused !== undefined) return socket.destroy(refused)
+        if (socket.destroyed) return
+        bounded(socket, options)
+        connect()
+      })
+    }
+    onFirstWrite(stream, (written) => {
+      isCancel = isCancelRequest(written)
+      if (isCancel) cancels++
+      enter(isCancel ? "cancel" : "work")
     })
-    socket.once("connect", () => over())
-    socket.once("close", () => over())
-    return secured(socket)
+    stream.on("data", () => {
+      if (answers.hasBeenReady()) over()
+    })
+    socket.once("error", (failed) => error = failed)
+    socket.once("connect", () => {
+      if (isCancel) over()
+    })
+    socket.once(
+      "close",
+      () => over(isCancel || answers.hasBeenReady() ? undefined : error ?? refusedWith(answers.fatal()))
+    )
+    return stream
   }
 
   return {
-    stream: () => main === undefined ? open() : openForCancel(),
+    stream: () => main === undefined ? open() : openFurther(),
     end: (error) => {
       isOurs = true
       for (const socket of sockets) {
@@ -122,7 +160,7 @@ export const make = (options: Options): Connector => {
     letGo: () => {
       isOurs = true
     },
-    isSound: () => main !== undefined && !main.destroyed && main.writable && !isCanceled,
+    isSound: () => main !== undefined && !main.destroyed && main.writable && cancels <= answers.canceled(),
     onClosed: (closed) => {
       if (isClosed) closed(isOurs ? undefined : failure)
       else closedListeners.push(closed)
@@ -136,6 +174,46 @@ const newSocket = (sockets: Set<Socket>) => {
   sockets.add(socket)
   return socket.once("close", () => sockets.delete(socket))
 }
+
+/** A socket that takes what is written to it, and connects when the result is called. */
+const connectLater = (socket: Socket, { host, path, port }: Options): () => void => {
+  if (path !== undefined) {
+    socket.cork()
+    socket.once("connect", () => socket.uncork())
+    return () => socket.connect({ path })
+  }
+  let connect = () => {}
+  socket.connect({
+    host: placeholder,
+    port,
+    lookup: (_, lookupOptions, callback) => {
+      connect = () => lookup(host, lookupOptions, callback)
+    }
+  })
+  return () => connect()
+}
+
+const onFirstWrite = (stream: Duplex, written: (bytes: unknown) => void) => {
+  const { write } = stream
+  let isFirst = true
+  stream.write = new Proxy(write, {
+    apply(target, self, parameters) {
+      if (isFirst) {
+        isFirst = false
+        written(parameters[0])
+      }
+      return Reflect.apply(target, self, parameters)
+    }
+  })
+}
+
+/** Sixteen bytes: their number, this code, and whom it concerns. */
+const isCancelRequest = (written: unknown) =>
+  written instanceof Uint8Array && written.length >= 8 &&
+  new DataView(written.buffer, written.byteOffset, 8).getInt32(4) === 80_877_102
+
+const refusedWith = (code: string | undefined) =>
+  Object.assign(new Error("the server refused a connection for a stream of rows"), code === undefined ? {} : { code })
 
 /** The time for the resolver is not counted: a name that resolves slowly is no server that does not answer. */
 const bounded = (socket: Socket, options: Options) => {

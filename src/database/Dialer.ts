@@ -2,15 +2,15 @@
  * Every attempt to connect to the database passes here: of the pool, the heartbeat, the listener, the migrations. Whatever goes
  * wrong, and whatever combination of it, a server sees at most 75 attempts in a minute, and ever fewer after that.
  *
- * - **One attempt at a time.** While a server is known to be well, the next may begin when the last has its TCP connection;
- *   otherwise when the last is logged in, or refused.
+ * - **One attempt at a time to each server.** While it is known to be well, the next may begin when the last has its TCP
+ *   connection; otherwise when the last is logged in, or refused.
  * - **A failure is the answer for all** who would try, until a backoff has passed (`Backoff.database`). Only the prober goes
  *   on, under its own; its success shows that it is worth trying again. A refused login counts as much as a refused connection,
  *   and so do connections that break again and again soon after they were made.
  * - **A success forgets nothing.** What connects, looks well and breaks would start the backoff from its beginning each time. The
  *   failures of a server are forgotten when 30 seconds have passed without one.
- * - **A minute has a budget** from the first failure on. The prober has all of it, and so has work that finds nothing open;
- *   further connections for work, and the listener, have about half.
+ * - **A minute has a budget** from the first failure on. The prober has all of it, and so has work that finds nothing open, but
+ *   what is left last is spread over the rest of the minute; further connections for work, and the listener, have about half.
  */
 import { Clock, Deferred, Duration, Effect, Exit, Pull, Schedule } from "effect"
 import { ConnectionError, isSqlError, SqlError } from "effect/sql/SqlError"
@@ -19,11 +19,12 @@ import * as Backoff from "../loop/Backoff.ts"
 /**
  * - `probe`: of the prober; also for the migrations that it makes.
  * - `first`: for work that finds nothing open. Without it nothing is done at all.
+ * - `replacement`: for work, in place of a connection that we have given up ourselves: there was room for it.
  * - `work`: one more for work.
  * - `listener`.
  * - `cancel`: asks the server to cancel a statement, over a connection that is never logged in.
  */
-export type Kind = "probe" | "first" | "work" | "listener" | "cancel"
+export type Kind = "probe" | "first" | "replacement" | "work" | "listener" | "cancel"
 
 export interface Attempt {
   /** The server: each has its own failures. */
@@ -34,14 +35,19 @@ export interface Attempt {
 export interface Dialer {
   /**
    * Opens a connection in its turn, or fails with the failure of others while it is not worth trying. `open` calls `connected`
-   * when it has its TCP connection.
+   * when it has its TCP connection, and `again` when it knocks once more, in another way.
+   *
+   * What waits and opens can be interrupted, also for a caller that cannot: so a caller that cannot loses no connection.
    */
   readonly dial: <A, R>(
     attempt: Attempt,
-    open: (connected: () => void) => Effect.Effect<A, SqlError, R>
+    open: (connected: () => void, again: () => void) => Effect.Effect<A, SqlError, R>
   ) => Effect.Effect<A, SqlError, R>
-  /** For what cannot be an Effect. `begin` is called in its turn, or with the reason why not; it returns how to give up or end. */
-  readonly enter: (attempt: Attempt, begin: (refused: Error | undefined) => void) => () => void
+  /**
+   * For what cannot be an Effect. `begin` is called in its turn, or with the reason why not; it returns how to give up, or to end
+   * it: with an error, if the server refused it.
+   */
+  readonly enter: (attempt: Attempt, begin: (refused: Error | undefined) => void) => (failure?: SqlError) => void
   /** A connection has broken, `age` milliseconds after it was made. */
   readonly broke: (server: string, age: number, error: SqlError) => Effect.Effect<void>
   /** The server is in trouble, although it may let us in: it is away for writes, say. */
@@ -64,12 +70,13 @@ const mostAttempts = 75
 const budget: Readonly<Record<Kind, number>> = {
   probe: mostAttempts,
   first: mostAttempts,
+  replacement: 40,
   work: 40,
   listener: 40,
   cancel: 40
 }
 
-/** From here on the prober makes what is left last until the minute is over. */
+/** From here on those that have all of it make what is left last until the minute is over. */
 const sparingFrom = 60
 
 /** Connections that break together, with their server, broke once. */
@@ -108,10 +115,10 @@ const waitOf = (server: Server, kind: Kind, now: number): number => {
   const most = isForgotten(server, now) ? mostAttempts : budget[kind]
   if (made >= most) return Math.max(1, (server.attempts[made - most] ?? now) + minute - now)
   if (isForgotten(server, now)) return 0
-  if (kind !== "probe") return Math.max(0, server.retryAt - now)
-  if (made < sparingFrom) return 0
+  const backoff = kind === "probe" || kind === "replacement" ? 0 : Math.max(0, server.retryAt - now)
+  if (made < sparingFrom) return backoff
   const apart = (oldest + minute - now) / (mostAttempts - made)
-  return Math.max(0, (server.attempts.at(-1) ?? now) + apart - now)
+  return Math.max(backoff, (server.attempts.at(-1) ?? now) + apart - now)
 }
 
 interface Waiting {
@@ -119,12 +126,18 @@ interface Waiting {
   readonly begin: () => void
 }
 
+/** Who dials a server, and who waits for it. */
+interface Turns {
+  readonly queue: Array<Waiting>
+  current: { readonly kind: Kind; readonly setAside: Deferred.Deferred<never, SqlError> } | undefined
+}
+
 export const make = Effect.gen(function*() {
   const clock = yield* Clock.Clock
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const servers = new Map<string, Server>()
-  const queue: Array<Waiting> = []
-  let current: { readonly kind: Kind; readonly setAside: Deferred.Deferred<never, SqlError> } | undefined
+  const turnsOf = new Map<string, Turns>()
 
   /** As it is known now: what is long past is forgotten. */
   const known = (name: string): Server => {
@@ -146,23 +159,26 @@ export const make = Effect.gen(function*() {
 
   // --- turns
 
-  const next = () => {
-    current = undefined
-    queue.shift()?.begin()
-  }
-
   /** The prober goes before all others, also before one whose attempt is under way. */
-  const takeTurn = (kind: Kind, granted: (end: () => void, setAside: Deferred.Deferred<never, SqlError>) => void) => {
+  const takeTurn = (
+    { kind, server }: Attempt,
+    granted: (end: () => void, setAside: Deferred.Deferred<never, SqlError>) => void
+  ) => {
+    const turns = turnsOf.get(server) ?? { queue: [], current: undefined }
+    turnsOf.set(server, turns)
+    const { current, queue } = turns
     let isOver = false
     const waiting: Waiting = {
       kind,
       begin: () => {
         const turn = { kind, setAside: Deferred.makeUnsafe<never, SqlError>() }
-        current = turn
+        turns.current = turn
         granted(() => {
           if (isOver) return
           isOver = true
-          if (current === turn) next()
+          if (turns.current !== turn) return
+          turns.current = undefined
+          queue.shift()?.begin()
         }, turn.setAside)
       }
     }
@@ -198,15 +214,18 @@ export const make = Effect.gen(function*() {
     server.retryAt = at + Duration.toMillis(delay)
   })
 
-  const dial = <A, R>(attempt: Attempt, open: (connected: () => void) => Effect.Effect<A, SqlError, R>) =>
-    Effect.uninterruptibleMask((restore) =>
+  const dial = <A, R>(
+    attempt: Attempt,
+    open: (connected: () => void, again: () => void) => Effect.Effect<A, SqlError, R>
+  ) =>
+    Effect.uninterruptible(
       Effect.gen(function*() {
         const refused = refusal(attempt)
         if (refused !== undefined) return yield* Effect.fail(refused)
         let end = () => {}
-        const setAside = yield* restore(
+        const setAside = yield* Effect.interruptible(
           Effect.callback<Deferred.Deferred<never, SqlError>>((resume) => {
-            const leave = takeTurn(attempt.kind, (ending, aside) => {
+            const leave = takeTurn(attempt, (ending, aside) => {
               end = ending
               resume(Effect.succeed(aside))
             })
@@ -225,7 +244,10 @@ export const make = Effect.gen(function*() {
         const connected = () => {
           if (!isTroubled(attempt.server)) end()
         }
-        const exit = yield* Effect.exit(restore(Effect.raceFirst(open(connected), Deferred.await(setAside))))
+        const again = () => count(attempt.server, now())
+        const exit = yield* Effect.exit(
+          Effect.interruptible(Effect.raceFirst(open(connected, again), Deferred.await(setAside)))
+        )
         if (Exit.isSuccess(exit)) {
           if (attempt.kind === "probe") known(attempt.server).retryAt = 0
         } else {
@@ -249,16 +271,17 @@ export const make = Effect.gen(function*() {
         return () => {}
       }
       let end = () => {}
-      const leave = takeTurn(attempt.kind, (ending) => {
+      const leave = takeTurn(attempt, (ending) => {
         end = ending
         const refusedNow = refusal(attempt)
         if (refusedNow !== undefined) end()
         else if (known(attempt.server).failure !== undefined) count(attempt.server, now())
         begin(refusedNow)
       })
-      return () => {
+      return (failure) => {
         leave()
         end()
+        if (failure !== undefined) runFork(fail(attempt.server, failure))
       }
     },
     broke: (name, age, error) =>

@@ -11,8 +11,14 @@
  */
 import { type Cause, Clock, Duration, Effect, Exit, Latch, type Scope } from "effect"
 
+/**
+ * What a connection is opened for: the first, in place of one that was given up a moment ago, for which the server had room; or
+ * one more.
+ */
+export type Place = "first" | "replacement" | "more"
+
 export interface Options<C, E> {
-  readonly open: Effect.Effect<C, E>
+  readonly open: (place: Place) => Effect.Effect<C, E>
   /** Ends a connection: politely, or at once with an error for those who still work with it. Does not wait. */
   readonly close: (connection: C, error: Error | undefined) => void
   /** It may be lent. */
@@ -21,9 +27,11 @@ export interface Options<C, E> {
   readonly onClosed: (connection: C, closed: () => void) => void
   readonly most: () => number
   /** Milliseconds until it is worth to try to open another. */
-  readonly retryAfter: () => number
+  readonly retryAfter: (place: Place) => number
   /** How many may be opened at a time. */
   readonly atOnce: () => number
+  /** The server has refused one of late: another is only tried when those that are closing have ended. */
+  readonly isScarce: () => boolean
   /** Work that lasts longer has been given up by all who asked for it: its connection is ended under it. */
   readonly lendFor: Duration.Duration
   readonly lifetime: Duration.Duration
@@ -31,11 +39,6 @@ export interface Options<C, E> {
 
 export interface PoolGate<C, E> {
   readonly use: <A, E2, R>(work: (connection: C) => Effect.Effect<A, E2, R>) => Effect.Effect<A, E | E2, R>
-  /** Lends one only if it is there without waiting. */
-  readonly useIdle: <A, E2, R>(
-    work: (connection: C) => Effect.Effect<A, E2, R>,
-    otherwise: Effect.Effect<A, E2, R>
-  ) => Effect.Effect<A, E2, R>
   /** New connections for all work that begins from here on. */
   readonly renew: () => void
   /** Ends all connections at once; who waits fails with this. */
@@ -89,6 +92,10 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
   const wanted = Latch.makeUnsafe(false)
   const untidy = Latch.makeUnsafe(false)
   let opening = 0
+  /** Connections that are not lent any more, and that the server may not have let go yet. */
+  let closing = 0
+  /** One of ours has ended, and nothing has been opened in its place. */
+  let isPlaceFree = false
   let generation = 0
 
   const isUsable = (member: Member<C>) =>
@@ -103,6 +110,14 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
   }
 
   const discard = (member: Member<C>, error?: Error) => {
+    if (members.has(member)) {
+      closing++
+      options.onClosed(member.connection, () => {
+        closing--
+        isPlaceFree = true
+        if (waiters.size > 0) wanted.openUnsafe()
+      })
+    }
     remove(member)
     options.close(member.connection, error)
   }
@@ -148,9 +163,13 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
 
   // --- more of them
 
+  const nextPlace = (): Place => members.size > 0 ? "more" : isPlaceFree ? "replacement" : "first"
+
   const openOne = Effect.gen(function*() {
     const begun = generation
-    const exit = yield* Effect.exit(options.open)
+    const place = nextPlace()
+    isPlaceFree = false
+    const exit = yield* Effect.exit(options.open(place))
     opening--
     if (Exit.isSuccess(exit)) {
       const member: Member<C> = {
@@ -163,20 +182,26 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
       members.add(member)
       options.onClosed(member.connection, () => member.isLent ? remove(member) : discard(member))
       offer(member)
-    } else if (members.size === 0 && opening === 0) fail(takeWaiters(), exit.cause)
+      // One of ours that is closing may be what it was refused for.
+    } else if (members.size === 0 && opening === 0 && closing === 0) fail(takeWaiters(), exit.cause)
     if (waiters.size > 0) wanted.openUnsafe()
-  })
+  }).pipe(Effect.uninterruptible)
 
   const grow = Effect.gen(function*() {
     yield* wanted.await
     // Where one is open, it may soon be free; the first one is opened at once.
     if (members.size + opening > 0) yield* Effect.sleep(growAfter)
-    if (waiters.size === 0 || members.size + opening >= options.most()) {
+    const isAtMost = members.size + opening >= options.most()
+    // What is being opened, or closed, opens this again when it is done.
+    if (waiters.size === 0 || isAtMost || opening >= options.atOnce() || opening >= waiters.size) {
       wanted.closeUnsafe()
       return
     }
-    if (opening >= options.atOnce() || opening >= waiters.size) return
-    const after = options.retryAfter()
+    if (closing > 0 && (options.isScarce() || members.size + opening + closing >= options.most())) {
+      wanted.closeUnsafe()
+      return
+    }
+    const after = options.retryAfter(nextPlace())
     if (after > 0 && (members.size > 0 || after <= lookAgainAfter)) {
       yield* Effect.sleep(Duration.millis(Math.min(after, lookAgainAfter)))
       return
@@ -238,11 +263,6 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
         return member === undefined
           ? Effect.flatMap(wait(restore), (given) => lent(given, work, restore))
           : lent(member, work, restore)
-      }),
-    useIdle: (work, otherwise) =>
-      Effect.uninterruptibleMask((restore) => {
-        const member = takeIdle()
-        return member === undefined ? restore(otherwise) : lent(member, work, restore)
       }),
     renew: () => {
       generation++

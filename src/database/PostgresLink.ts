@@ -11,7 +11,7 @@ import { PgClient } from "@effect/sql-pg/PgClient"
 import { Cause, Clock, Context, Duration, Effect, Exit, Layer, type Redacted } from "effect"
 import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
 import type { SqlError } from "effect/sql/SqlError"
-import { connectWithin, type Host, type Hosts, resolve } from "./ConnectionOptions.ts"
+import { type Host, type Hosts, resolve } from "./ConnectionOptions.ts"
 import {
   brokenWith,
   close,
@@ -67,6 +67,12 @@ const reachWithin = Duration.seconds(1)
 const listenerEvery = Duration.seconds(5)
 const listenerWithin = Duration.seconds(3)
 
+/**
+ * A table or a right that is missing fails the heartbeat itself. That a newer version has changed the tables is for this to
+ * notice.
+ */
+const checkEvery = Duration.seconds(10)
+
 /** Migrations may rewrite tables. */
 const migrationDeadline = Duration.minutes(1)
 
@@ -82,6 +88,8 @@ class Lent extends Context.Service<Lent, {
 interface Heartbeat extends Connection {
   readonly host: Host
   readonly openedAt: number
+  /** When the schema was last compared with what this version knows. */
+  checkedAt: number
   readonly identity: ServerIdentity | undefined
 }
 
@@ -148,18 +156,19 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     return client !== undefined && clients.has(client) ? client : undefined
   }
 
-  const nextKind = (): Kind => pool.stats().open === 0 ? "first" : "work"
+  const kindOf = (place: PoolGate.Place): Kind => place === "more" ? "work" : place
 
   const pool: PoolGate.PoolGate<Connection, SqlError> = yield* PoolGate.make<Connection, SqlError>({
-    open: Effect.suspend(() => single(target, nextKind(), { answerWithin: deadline })),
+    open: (place) => single(target, kindOf(place), { answerWithin: deadline }),
     close: (connection, error) => {
       runFork(error === undefined ? closePolitely(connection) : close(connection, error))
     },
     isSound: ({ connector }) => connector.isSound(),
     onClosed: ({ connector }, closed) => connector.onClosed(closed),
     most: () => isCareful ? Math.min(carefulConnections, maxConnections) : maxConnections,
-    retryAfter: () => dialer.retryAfter({ server: target.name, kind: nextKind() }),
+    retryAfter: (place) => dialer.retryAfter({ server: target.name, kind: kindOf(place) }),
     atOnce: () => dialer.isTroubled(target.name) ? 1 : loginsAtOnce,
+    isScarce: () => dialer.isTroubled(target.name),
     lendFor: Duration.sum(deadline, afterDeadline),
     lifetime: connectionLifetime
   })
@@ -171,17 +180,19 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     })
 
   /** A heartbeat over a new connection, which is kept if it was written. */
-  const probeHost = Effect.fnUntraced(function*(host: Host) {
-    const connections = yield* within(openHeartbeat(host), connectWithin(host, probeDeadline))
-    return yield* Effect.gen(function*() {
-      yield* within(inspect(connections.client, host), probeDeadline)
-      const identity = yield* within(readIdentity(connections.client), probeDeadline)
-      yield* schema.ensure(connectionsOfSchema(host, connections.client, migrationDeadline))
-      yield* within(beat(connections.client), probeDeadline)
-      yield* within(forgetReplicas(connections.client), probeDeadline)
-      return { ...connections, host, identity, openedAt: yield* Clock.currentTimeMillis }
-    }).pipe(Effect.onError(() => close(connections, new Error("the probe failed"))))
-  })
+  const probeHost = (host: Host) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(openHeartbeat(host), (connections) =>
+        restore(Effect.gen(function*() {
+          yield* within(inspect(connections.client, host), probeDeadline)
+          const identity = yield* within(readIdentity(connections.client), probeDeadline)
+          yield* schema.ensure(connectionsOfSchema(host, connections.client, migrationDeadline))
+          yield* within(beat(connections.client), probeDeadline)
+          yield* within(forgetReplicas(connections.client), probeDeadline)
+          const now = yield* Clock.currentTimeMillis
+          return { ...connections, host, identity, openedAt: now, checkedAt: now }
+        })).pipe(Effect.onError(() => close(connections, new Error("the probe failed")))))
+    )
 
   /** Each host in turn, beginning with the one that was good last. */
   const probeHosts = Effect.gen(function*() {
@@ -205,8 +216,10 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const kept = heartbeat
       if (fresh || kept === undefined || now - kept.openedAt > Duration.toMillis(connectionLifetime)) return probeHosts
+      const isDue = now - kept.checkedAt >= Duration.toMillis(checkEvery)
+      if (isDue) kept.checkedAt = now
       return Effect.as(
-        within(Effect.andThen(schema.check(kept.client), beat(kept.client)), probeDeadline),
+        within(Effect.andThen(isDue ? schema.check(kept.client) : Effect.void, beat(kept.client)), probeDeadline),
         kept.identity
       )
     })
@@ -275,9 +288,9 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
           : Effect.provideService(work, PgClient, transaction)
       }
       if (outer !== undefined && !outer.isOver) {
-        const again = Effect.provideService(work, PgClient, outer.client)
-        // It must not wait for a connection that its own caller holds.
-        return pool.useIdle(lend(work), again)
+        // On another connection it could be stored although a transaction around it is rolled back; and it must not wait for one
+        // that its own caller holds.
+        return Effect.provideService(work, PgClient, outer.client)
       }
       if (what.lane === "heartbeat" && heartbeat !== undefined) return runVital(heartbeat.client, work)
       return isPoolOpen ? pool.use(lend(work)) : Effect.fail(notConnected)
@@ -313,7 +326,7 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const migrator = Migrations.migrateHosts(hosts, (host) =>
     Effect.map(
       Effect.acquireRelease(
-        within(openSingle(host, probeDeadline), probeDeadline),
+        openSingle(host, probeDeadline),
         (connections) => close(connections, new Error("the schema has been looked at"))
       ),
       ({ client }) => connectionsOfSchema(host, client, commandDeadline)

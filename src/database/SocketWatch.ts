@@ -12,12 +12,23 @@ import type { Duplex } from "node:stream"
 export interface Answers {
   /** True when the answer to all that was asked is whole. */
   readonly isWhole: () => boolean
+  /** It has been, once: the login is over. */
+  readonly hasBeenReady: () => boolean
+  /** Of the FATAL error that the server has sent last: with it the server closes the connection. */
+  readonly fatal: () => string | undefined
+  /** How many statements the server has ended as canceled, or as taking too long. */
+  readonly canceled: () => number
   readonly asked: () => void
   readonly read: (bytes: Uint8Array) => void
 }
 
 const headerLength = 5
 const readyForQuery = 0x5a
+const errorResponse = 0x45
+const queryCanceled = "57014"
+
+/** An error's severity and code are its first fields; in any language they are in so many bytes. */
+const errorHead = 80
 
 export const makeAnswers = (): Answers => {
   let isWhole = true
@@ -26,7 +37,21 @@ export const makeAnswers = (): Answers => {
   let length = 0
   /** Of the current message, what is still to come. */
   let rest = 0
+  let error = ""
+  let fatal: string | undefined
+  let canceled = 0
+  let hasBeenReady = false
+  /** `V` is the severity as no language changes it, `C` the code. */
+  const readError = () => {
+    const code = /\0C([0-9A-Z]{5})\0/.exec(error)?.[1] ?? ""
+    if (/\0V(?:FATAL|PANIC)\0/.test(error)) fatal = code
+    if (code === queryCanceled) canceled++
+    error = ""
+  }
   return {
+    hasBeenReady: () => hasBeenReady,
+    fatal: () => fatal,
+    canceled: () => canceled,
     isWhole: () => isWhole,
     asked: () => {
       isWhole = false
@@ -36,6 +61,9 @@ export const makeAnswers = (): Answers => {
       while (at < bytes.length) {
         if (rest > 0) {
           const taken = Math.min(rest, bytes.length - at)
+          if (type === errorResponse && error.length < errorHead) {
+            error += Buffer.from(bytes.subarray(at, at + Math.min(taken, errorHead))).toString("latin1")
+          }
           rest -= taken
           at += taken
         } else {
@@ -49,16 +77,18 @@ export const makeAnswers = (): Answers => {
           header = 0
           length = 0
         }
-        if (rest === 0 && header === 0 && type === readyForQuery) isWhole = true
+        if (rest > 0 || header > 0) continue
+        if (type === readyForQuery) isWhole = hasBeenReady = true
+        else if (type === errorResponse) readError()
       }
     }
   }
 }
 
-/** Calls `silent` when the server owes an answer and has sent nothing for `answerWithin` milliseconds. */
+/** Calls `silent` when the server owes an answer and has sent nothing for so many milliseconds. */
 export const watch = (
   socket: Duplex,
-  answerWithin: number,
+  answerWithin: () => number,
   silent: () => void,
   answers: Answers = makeAnswers()
 ): Duplex => {
@@ -74,7 +104,7 @@ export const watch = (
       // Who does not read what is sent cannot say that nothing is sent.
       if (socket.isPaused()) start()
       else silent()
-    }, answerWithin)
+    }, answerWithin())
   }
   socket.write = new Proxy(socket.write, {
     apply(write, self, parameters) {

@@ -279,10 +279,11 @@ describe("A connection", () => {
           host: "127.0.0.1",
           port,
           answerWithin: 30_000,
+          loginWithin: 30_000,
           connectWithin: 200,
           onConnected: () => resume(Effect.die(new Error("it connected"))),
           onSilent: () => {},
-          enterCancel: () => () => {}
+          enterFurther: () => () => {}
         })
         connector.stream().on("error", (failed) => resume(Effect.succeed(failed)))
       })
@@ -314,7 +315,7 @@ describe("A connection", () => {
   const silences = (port: number, within: number) => {
     let count = 0
     const socket = connect({ port, host: "127.0.0.1" })
-    watch(socket, within, () => count++)
+    watch(socket, () => within, () => count++)
     return { socket, count: () => count }
   }
 

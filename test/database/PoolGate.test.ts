@@ -6,41 +6,50 @@ import * as PoolGate from "../../src/database/PoolGate.ts"
 interface Connection {
   readonly id: number
   isSound: boolean
-  closed: () => void
+  closed: Array<() => void>
   end: "open" | "closed" | "destroyed"
 }
 
 /** A server with so many connections, which takes `after` to let somebody in. */
 const makeGate = Effect.fnUntraced(function*(
-  options: { room?: number; most?: number; after?: Duration.Input } = {}
+  options: { room?: number; most?: number; after?: Duration.Input; lingers?: Duration.Input } = {}
 ) {
   const server = { room: options.room ?? 100, retryAfter: 0, attempts: 0, all: [] as Array<Connection> }
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
   const gate = yield* PoolGate.make<Connection, string>({
-    open: Effect.suspend(() => {
-      server.attempts++
-      return Effect.andThen(
-        Effect.sleep(options.after ?? 0),
-        Effect.suspend(() => {
-          const open = server.all.filter(({ end }) => end === "open").length
-          if (open >= server.room) {
-            server.retryAfter = 1_000
-            return Effect.fail("too many connections")
-          }
-          const connection: Connection = { id: server.all.length, isSound: true, closed: () => {}, end: "open" }
-          server.all.push(connection)
-          return Effect.succeed(connection)
-        })
-      )
-    }),
+    open: () =>
+      Effect.suspend(() => {
+        server.attempts++
+        return Effect.andThen(
+          Effect.sleep(options.after ?? 0),
+          Effect.suspend(() => {
+            const open = server.all.filter(({ end }) => end === "open").length
+            if (open >= server.room) {
+              server.retryAfter = 1_000
+              return Effect.fail("too many connections")
+            }
+            const connection: Connection = { id: server.all.length, isSound: true, closed: [], end: "open" }
+            server.all.push(connection)
+            return Effect.succeed(connection)
+          })
+        )
+      }),
     close: (connection, error) => {
-      if (connection.end === "open") connection.end = error === undefined ? "closed" : "destroyed"
+      if (connection.end !== "open") return
+      const end = Effect.sync(() => {
+        connection.end = error === undefined ? "closed" : "destroyed"
+        for (const closed of connection.closed.splice(0)) closed()
+      })
+      runFork(Effect.delay(end, error === undefined ? options.lingers ?? 0 : 0))
     },
     isSound: (connection) => connection.isSound,
     onClosed: (connection, closed) => {
-      connection.closed = closed
+      if (connection.end === "open") connection.closed.push(closed)
+      else closed()
     },
     most: () => options.most ?? 10,
     retryAfter: () => server.retryAfter,
+    isScarce: () => server.retryAfter > 0,
     atOnce: () => 4,
     lendFor: Duration.seconds(6),
     lifetime: Duration.minutes(5)
@@ -118,7 +127,7 @@ describe("PoolGate", () => {
       yield* TestClock.adjust("1 millis")
       const id = yield* Fiber.join(last)
       server.all[id]!.isSound = false
-      server.all[id]!.closed()
+      server.all[id]!.closed.splice(0).forEach((closed) => closed())
       assert.notStrictEqual(yield* busy(0), id)
       assert.strictEqual(server.attempts, 2)
     }))
@@ -169,13 +178,5 @@ describe("PoolGate", () => {
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual([gate.stats().used, gate.stats().waiting], [0, 0])
       assert.isAtMost(gate.stats().open, 2)
-    }))
-
-  it.effect("lends an idle one to nested work, and does not wait for another", () =>
-    Effect.gen(function*() {
-      const { gate } = yield* makeGate({ most: 1 })
-      const nested = gate.useIdle(({ id }) => Effect.succeed(`another, ${id}`), Effect.succeed("the same"))
-      assert.strictEqual(yield* gate.use(() => nested), "the same")
-      assert.strictEqual(yield* nested, "another, 0")
     }))
 })
