@@ -106,12 +106,14 @@ export const JobRequest = Schema.Struct({
 })
 export type JobRequest = typeof JobRequest.Type
 
+const untagged: Tags = Object.freeze({})
+
 export const request = (
   options: Partial<JobRequest> & { readonly type: string; readonly input?: unknown }
 ): JobRequest => ({
   type: options.type,
   input: options.input ?? null,
-  tags: options.tags ?? {},
+  tags: options.tags ?? untagged,
   priority: options.priority ?? 0,
   idempotencyKey: options.idempotencyKey,
   notBefore: options.notBefore,
@@ -149,6 +151,12 @@ export const pathText = (path: ReadonlyArray<PropertyKey | { readonly key: Prope
     return typeof key === "number" ? `${text}[${key}]` : text === "" ? String(key) : `${text}.${String(key)}`
   }, "")
 
+/** Whether both are the same to `JobRequest`, which looks at everything but the input. */
+const isAlike = (one: JobRequest, other: JobRequest) =>
+  one.type === other.type && one.priority === other.priority && one.tags === other.tags &&
+  one.idempotencyKey === other.idempotencyKey && one.notBefore === other.notBefore &&
+  one.timeout === other.timeout && one.maxAttempts === other.maxAttempts
+
 /**
  * What is wrong with a submission, or nothing; and the JSON of each input, which is made here once. Pure.
  */
@@ -161,10 +169,13 @@ export const checkRequests = (
     problems.push({ job: 0, field: "", problem: `at most ${limits.submission} jobs in one submission` })
   }
   let total = 0
+  let good: JobRequest | undefined
   for (const [job, asked] of requests.entries()) {
     if (problems.length >= mostProblems) break
-    const decoded = decodeRequest(asked)
-    if (Result.isFailure(decoded)) {
+    // Jobs of one submission are mostly alike, but for their inputs: what was found good is good again.
+    const decoded = good !== undefined && isAlike(good, asked) ? Result.succeed(asked) : decodeRequest(asked)
+    if (Result.isSuccess(decoded)) good = asked
+    else {
       for (const { message, path } of formatIssue(decoded.failure.issue).issues) {
         problems.push({ job, field: pathText(path ?? []), problem: message })
       }

@@ -19,8 +19,8 @@ import { errorText } from "../logging/ErrorText.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
 import type { JobId, JobOutcome, Lease } from "./Job.ts"
-import { leaseKey } from "./Job.ts"
 import { JobStore, type Report, type Verdict } from "./JobStore.ts"
+import { LeaseMap } from "./LeaseMap.ts"
 import { retryDelay, throughOutages } from "./Retrying.ts"
 
 /** How a run ended: its outcome; or that it was never begun, and the job is given back. */
@@ -37,6 +37,8 @@ export interface ResultSender {
   /** Nothing of it is sent any more. */
   readonly forget: (lease: Lease) => void
   readonly unanswered: () => ReadonlyArray<JobId>
+  /** How many of them. */
+  readonly size: () => number
   /** Bytes of results that wait, about. */
   readonly bytes: () => number
 }
@@ -92,23 +94,22 @@ export const make = Effect.fnUntraced(function*(
   const persistently = throughOutages(yield* Availability)
   const loops = yield* Loops
   /** All that has not been answered; `queue` is what has not been sent. */
-  const pending = new Map<string, Item>()
+  const pending = new LeaseMap<Item>()
   const queue: Array<Item> = []
   const hasResults = Latch.makeUnsafe(false)
   let bytes = 0
   const apart: Array<Apart> = []
   const hasApart = Latch.makeUnsafe(false)
-  const named = new Set<string>()
+  const named = new LeaseMap<true>()
   /** Statements that were answered: while others are, what fails is at fault itself. */
   let answered = 0
 
-  const isWanted = (item: Item) => pending.get(leaseKey(item)) === item
+  const isWanted = (item: Item) => pending.get(item) === item
 
   const remove = (item: Item) => {
-    const key = leaseKey(item)
-    if (pending.get(key) !== item) return false
-    pending.delete(key)
-    named.delete(key)
+    if (pending.get(item) !== item) return false
+    pending.delete(item)
+    named.delete(item)
     bytes -= item.bytes
     return true
   }
@@ -118,9 +119,9 @@ export const make = Effect.fnUntraced(function*(
   }
 
   const put = (item: Item) => {
-    const before = pending.get(leaseKey(item))
+    const before = pending.get(item)
     if (before !== undefined) remove(before)
-    pending.set(leaseKey(item), item)
+    pending.set(item, item)
     bytes += item.bytes
   }
 
@@ -145,8 +146,8 @@ export const make = Effect.fnUntraced(function*(
   })
 
   const nameOnce = (items: ReadonlyArray<Item>, error: QueryFailed) => {
-    const isKnown = items.every((item) => named.has(leaseKey(item)))
-    for (const item of items) named.add(leaseKey(item))
+    const isKnown = items.every((item) => named.has(item))
+    for (const item of items) named.set(item, true)
     const [first] = items
     if (isKnown || first === undefined) return Effect.void
     const what = items.length === 1 ? `the end of job ${first.job}` : `the ends of ${items.length} jobs`
@@ -251,10 +252,11 @@ export const make = Effect.fnUntraced(function*(
       hasResults.openUnsafe()
     },
     forget: (lease) => {
-      const item = pending.get(leaseKey(lease))
+      const item = pending.get(lease)
       if (item !== undefined) remove(item)
     },
-    unanswered: () => [...pending.values()].map(({ job }) => job),
+    unanswered: () => pending.values().map(({ job }) => job),
+    size: () => pending.size,
     bytes: () => bytes
   }
 })
