@@ -265,7 +265,15 @@ export interface Job extends JobRequest {
 
 /** A job that has just been stored. */
 export const pendingJob = (requested: JobRequest & { readonly id: JobId }, createdAt: number): Job => ({
-  ...requested,
+  id: requested.id,
+  type: requested.type,
+  input: requested.input,
+  tags: requested.tags,
+  priority: requested.priority,
+  idempotencyKey: requested.idempotencyKey,
+  notBefore: requested.notBefore,
+  timeout: requested.timeout,
+  maxAttempts: requested.maxAttempts,
   status: "pending",
   attempt: 0,
   worker: undefined,

@@ -32,18 +32,20 @@ const mostRemembered = 10_000
 
 const nothing: Covered = { ids: [], snapshot: "0" }
 
-/** The queue of each job. Most have the same. */
-export const idsOf = (jobs: ReadonlyArray<Pick<JobRequest, "type">>, tagKeys: ReadonlyArray<string>) => {
-  const ids = new Map<string, string>()
-  return jobs.map(({ type }, at) => {
+/** The queue of each job, and all of these once. Most jobs have the same as the one before. */
+export const queuesOf = (jobs: ReadonlyArray<Pick<JobRequest, "type">>, tagKeys: ReadonlyArray<string>) => {
+  const distinct = new Map<string, Queue>()
+  let last: Queue | undefined
+  const ids = jobs.map(({ type }, at) => {
     const key = tagKeys[at] ?? "{}"
-    const name = `${type}\0${key}`
-    const known = ids.get(name)
-    if (known !== undefined) return known
-    const id = queueId(type, key)
-    ids.set(name, id)
-    return id
+    if (last === undefined || last.type !== type || last.key !== key) {
+      const name = `${type}\0${key}`
+      last = distinct.get(name) ?? { id: queueId(type, key), type, key }
+      distinct.set(name, last)
+    }
+    return last.id
   })
+  return { ids, distinct: [...distinct.values()] }
 }
 
 /** Workers with the same tags and types cover the same queues. */

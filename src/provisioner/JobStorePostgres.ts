@@ -106,8 +106,7 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
     /** New jobs, their queues, and their postings; `tail` is what follows the insertion. */
     const insert = (sql: PgClient, jobs: ReadonlyArray<NewJob>, inputs: ReadonlyArray<string>, tail: string) => {
       const tagKeys = jobs.map(({ tags }) => tagKey(tags))
-      const ids = JobQueues.idsOf(jobs, tagKeys)
-      const distinct = [...new Map(ids.map((id, at) => [id, { id, type: jobs[at]!.type, key: tagKeys[at]! }])).values()]
+      const { distinct, ids } = JobQueues.queuesOf(jobs, tagKeys)
       const unknown = queues.unknown(distinct)
       const types = pgArray(distinct.map(({ type }) => type))
       const keys = pgJsonArray(distinct.map(({ key }) => key))
