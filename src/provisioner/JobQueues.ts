@@ -84,11 +84,11 @@ export const make = (history: () => number) => {
     noteFresh: (
       worker: Pick<Worker, "tags" | "types">,
       before: Covered,
-      found: { readonly fresh: string; readonly snapshot: string } | undefined
+      found: { readonly fresh: ReadonlyArray<string>; readonly snapshot: string } | undefined
     ) => {
       if (found === undefined || history() !== seen) return
-      const fresh = found.fresh === "" ? [] : found.fresh.split(" ")
-      const ids = fresh.every((id) => before.ids.includes(id)) ? before.ids : [...new Set([...before.ids, ...fresh])]
+      const isKnown = found.fresh.every((id) => before.ids.includes(id))
+      const ids = isKnown ? before.ids : [...new Set([...before.ids, ...found.fresh])]
       covered.set(coverOf(worker), { ids, snapshot: found.snapshot })
     }
   }

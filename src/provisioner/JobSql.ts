@@ -74,14 +74,28 @@ export const leaseList = (sql: PgClient, leases: ReadonlyArray<Lease>) =>
   sql`unnest((select ${pgPlainArray(leases.map(({ job }) => job))}::uuid[]),
     (select ${pgPlainArray(leases.map(({ token }) => token))}::bigint[])) with ordinality as l (job, token, position)`
 
-/** Reports as `r (job, token, status, result, error, position)`, from 1. */
-export const reportList = (sql: PgClient, reports: ReadonlyArray<Report>) =>
-  sql`unnest((select ${pgPlainArray(reports.map(({ job }) => job))}::uuid[]),
-    (select ${pgPlainArray(reports.map(({ token }) => token))}::bigint[]),
-    (select ${pgPlainArray(reports.map(({ outcome }) => outcome.status))}::text[]),
-    (select ${pgJsonArray(reports.map(({ json, outcome }) => json ?? JSON.stringify(outcome.result ?? null)))}::text[]),
-    (select ${pgArray(reports.map(({ outcome }) => outcome.status === "succeeded" ? null : outcome.error))}::text[])
-  ) with ordinality as r (job, token, status, result, error, position)`
+/**
+ * Reports as `r (job, token, status, result, error, position)`, from 1, of which columns that are alike in all of them are sent
+ * once.
+ */
+export const reportList = (sql: PgClient, reports: ReadonlyArray<Report>) => {
+  const job = pgPlainArray(reports.map(({ job }) => job))
+  const token = column(reports.map(({ token }) => token), pgPlainArray)
+  const status = column(reports.map(({ outcome }) => outcome.status), pgPlainArray)
+  const result = column(
+    reports.map(({ json, outcome }) => json ?? JSON.stringify(outcome.result ?? null)),
+    pgJsonArray
+  )
+  const error = column(
+    reports.map(({ outcome }) => outcome.status === "succeeded" ? null : outcome.error),
+    pgArray
+  )
+  return sql`(select job, coalesce(token, ${token.alike}::bigint) as token, coalesce(status, ${status.alike}) as status,
+      coalesce(result, ${result.alike}) as result, coalesce(error, ${error.alike}) as error, position
+    from unnest((select ${job}::uuid[]), (select ${token.each}::bigint[]), (select ${status.each}::text[]),
+      (select ${result.each}::text[]), (select ${error.each}::text[])
+    ) with ordinality as r (job, token, status, result, error, position)) as r`
+}
 
 /** Jobs as `r`, of which columns that are alike in all of them are sent once. `inputs` are their JSON. */
 export const jobList = (
