@@ -211,7 +211,9 @@ export const jsonText = (value: unknown, mostBytes: number): Result.Result<strin
   }
   // What JSON leaves out at the top, a function or a symbol, has no text.
   if (text.success === undefined) return Result.fail("must be a JSON value")
-  const bytes = text.success.length > mostBytes ? text.success.length : Buffer.byteLength(text.success)
+  const { length } = text.success
+  // One character has three bytes at most, so that short texts need not be counted.
+  const bytes = length > mostBytes || 3 * length <= mostBytes ? length : Buffer.byteLength(text.success)
   if (bytes > mostBytes) return Result.fail(`must have at most ${mostBytes} bytes as JSON, and has ${bytes}`)
   return depthOf(text.success) > limits.depth
     ? Result.fail(`must be nested at most ${limits.depth} deep`)

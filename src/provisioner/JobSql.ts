@@ -21,6 +21,10 @@ export const queueId = (type: string, tagKey: string): string => {
 export const bytesOf = (column: string) =>
   `case when pg_column_size(${column}) < 2000 then pg_column_size(${column}) else octet_length(${column}::text) end`
 
+/** The same, where it may be more than a row can carry; of most it is not asked. */
+const manyBytesOf = (column: string) =>
+  `case when pg_column_size(${column}) >= 2000 then octet_length(${column}::text) end`
+
 /** A JSON column as text, unless it is larger than that: the driver ends a connection over a row that is too large. */
 export const jsonColumn = (column: string, mostBytes: number) =>
   `case when ${bytesOf(column)} <= ${mostBytes} then ${column}::text end`
@@ -56,7 +60,7 @@ export const jobColumns = (mostBytes: number) =>
 /** A job as a worker takes it, of the table `j`. */
 export const leasedColumns = (mostBytes: number) =>
   `j.id, j.type, ${jsonColumn("j.input", mostBytes)} as input, ${
-    bytesOf("j.input")
+    manyBytesOf("j.input")
   } as input_bytes, j.tag_key, j.timeout_ms,
     j.attempt, j.max_attempts, j.token, j.priority`
 

@@ -11,7 +11,7 @@
  * (`PostgresLink`).
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
-import { Duration, Effect, Layer, Result } from "effect"
+import { Duration, Effect, Layer } from "effect"
 import { Availability } from "../database/Availability.ts"
 import { Database } from "../database/Database.ts"
 import { openTransaction } from "../database/Link.ts"
@@ -30,7 +30,7 @@ import {
   workerIsGone
 } from "./Job.ts"
 import * as JobQueues from "./JobQueues.ts"
-import { fromLeasedRow, fromRow, type JobRow, type LeasedRow, toBatchRow } from "./JobRows.ts"
+import { fromLeasedRows, fromRow, type JobRow, type LeasedRow, toBatchRow } from "./JobRows.ts"
 import {
   bytesOf,
   interval,
@@ -433,10 +433,8 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
         )
         queues.noteFresh(worker, mine, found)
         const taken = rows.toSorted((a, b) => b.priority - a.priority || (a.id < b.id ? -1 : 1))
-        const results = [...reclaimed, ...taken].map(fromLeasedRow)
         return {
-          jobs: results.flatMap((result) => Result.isSuccess(result) ? [result.success] : []),
-          unreadable: results.flatMap((result) => Result.isFailure(result) ? [result.failure] : []),
+          ...fromLeasedRows([...reclaimed, ...taken]),
           isMore: isMore || reclaimed.length >= reclaimedAtOnce,
           nextDue: due === undefined ? undefined : Duration.millis(Math.max(0, due))
         }

@@ -53,6 +53,10 @@ const senders = 2
 interface Item extends Lease {
   readonly ending: Ending
   readonly bytes: number
+  /** Its answer is awaited: it was neither answered, nor forgotten, nor replaced. */
+  isWanted: boolean
+  /** A warning named it. */
+  isNamed: boolean
 }
 
 /** Items that are tried again together, until they are known to be at fault alone. */
@@ -73,6 +77,15 @@ interface How {
 const atFirst: How = { isApart: false, attempt: 0, answered: 0 }
 
 type EndedItem = Item & { readonly ending: Ended }
+
+const toItem = ({ job, token }: Lease, ending: Ending): Item => ({
+  job,
+  token,
+  ending,
+  bytes: bytesOf(ending),
+  isWanted: false,
+  isNamed: false
+})
 
 const isEnded = (item: Item): item is EndedItem => item.ending !== "notStarted"
 
@@ -100,16 +113,13 @@ export const make = Effect.fnUntraced(function*(
   let bytes = 0
   const apart: Array<Apart> = []
   const hasApart = Latch.makeUnsafe(false)
-  const named = new LeaseMap<true>()
   /** Statements that were answered: while others are, what fails is at fault itself. */
   let answered = 0
 
-  const isWanted = (item: Item) => pending.get(item) === item
-
   const remove = (item: Item) => {
-    if (pending.get(item) !== item) return false
+    if (!item.isWanted) return false
+    item.isWanted = false
     pending.delete(item)
-    named.delete(item)
     bytes -= item.bytes
     return true
   }
@@ -122,6 +132,7 @@ export const make = Effect.fnUntraced(function*(
     const before = pending.get(item)
     if (before !== undefined) remove(before)
     pending.set(item, item)
+    item.isWanted = true
     bytes += item.bytes
   }
 
@@ -139,15 +150,14 @@ export const make = Effect.fnUntraced(function*(
       return settle(item, "refused")
     }
     const problem = `its result could not be stored: ${error.detail}`
-    const ending: Ended = { outcome: { status: "failed", result: null, error: problem } }
-    const replaced = { ...item, ending, bytes: bytesOf(ending) }
+    const replaced = toItem(item, { outcome: { status: "failed", result: null, error: problem } })
     put(replaced)
     yield* deliver([replaced], { ...atFirst, isApart: true })
   })
 
   const nameOnce = (items: ReadonlyArray<Item>, error: QueryFailed) => {
-    const isKnown = items.every((item) => named.has(item))
-    for (const item of items) named.set(item, true)
+    const isKnown = items.every((item) => item.isNamed)
+    for (const item of items) item.isNamed = true
     const [first] = items
     if (isKnown || first === undefined) return Effect.void
     const what = items.length === 1 ? `the end of job ${first.job}` : `the ends of ${items.length} jobs`
@@ -175,7 +185,7 @@ export const make = Effect.fnUntraced(function*(
 
   const deliver = (given: ReadonlyArray<Item>, how: How): Effect.Effect<void> =>
     Effect.suspend(() => {
-      const items = given.filter(isWanted)
+      const items = given.filter((item) => item.isWanted)
       const reports = items.filter(isEnded)
       const releases = items.filter((item) => !isEnded(item))
       return Effect.andThen(deliverReports(reports, how), deliverReleases(releases, how))
@@ -245,8 +255,8 @@ export const make = Effect.fnUntraced(function*(
   yield* loops.fork("results tried again", apartSender)
 
   return {
-    send: ({ job, token }, ending) => {
-      const item = { job, token, ending, bytes: bytesOf(ending) }
+    send: (lease, ending) => {
+      const item = toItem(lease, ending)
       put(item)
       queue.push(item)
       hasResults.openUnsafe()
