@@ -4,71 +4,76 @@
  */
 import type { JobId, Lease } from "./Job.ts"
 
-interface Entry<A> {
-  readonly token: number
-  value: A
-  /** Of the same job, set before. */
-  older: Entry<A> | undefined
-}
-
-const find = <A>(newest: Entry<A> | undefined, token: number): Entry<A> | undefined => {
-  let entry = newest
-  while (entry !== undefined && entry.token !== token) entry = entry.older
-  return entry
-}
-
 export class LeaseMap<A> {
-  readonly #newest = new Map<JobId, Entry<A>>()
-  #size = 0
+  readonly #leaseOf: (value: A) => Lease
+  readonly #newest = new Map<JobId, A>()
+  /** Of the same job, set before, the newest first. */
+  readonly #older = new Map<JobId, ReadonlyArray<A>>()
+
+  constructor(leaseOf: (value: A) => Lease) {
+    this.#leaseOf = leaseOf
+  }
 
   get size(): number {
-    return this.#size
+    let size = this.#newest.size
+    for (const older of this.#older.values()) size += older.length
+    return size
   }
 
-  get({ job, token }: Lease): A | undefined {
-    return find(this.#newest.get(job), token)?.value
+  get(lease: Lease): A | undefined {
+    const newest = this.#newest.get(lease.job)
+    if (newest === undefined || this.#leaseOf(newest).token === lease.token) return newest
+    return this.#older.get(lease.job)?.find((value) => this.#leaseOf(value).token === lease.token)
   }
 
-  has({ job, token }: Lease): boolean {
-    return find(this.#newest.get(job), token) !== undefined
+  has(lease: Lease): boolean {
+    return this.get(lease) !== undefined
   }
 
-  set({ job, token }: Lease, value: A): void {
+  set(value: A): void {
+    const { job, token } = this.#leaseOf(value)
     const newest = this.#newest.get(job)
-    const entry = find(newest, token)
-    if (entry !== undefined) {
-      entry.value = value
-      return
+    if (newest !== undefined && this.#leaseOf(newest).token !== token) {
+      this.#keepOlder(job, [newest, ...this.#olderThan(job, token)])
     }
-    this.#newest.set(job, { token, value, older: newest })
-    this.#size++
+    this.#newest.set(job, value)
   }
 
   delete({ job, token }: Lease): void {
     const newest = this.#newest.get(job)
-    const entry = find(newest, token)
-    if (newest === undefined || entry === undefined) return
-    this.#size--
-    if (entry !== newest) {
-      let newer = newest
-      while (newer.older !== undefined && newer.older !== entry) newer = newer.older
-      newer.older = entry.older
-    } else if (entry.older === undefined) this.#newest.delete(job)
-    else this.#newest.set(job, entry.older)
+    if (newest === undefined) return
+    const older = this.#olderThan(job, token)
+    if (this.#leaseOf(newest).token !== token) return this.#keepOlder(job, older)
+    const [next, ...others] = older
+    if (next === undefined) this.#newest.delete(job)
+    else {
+      this.#newest.set(job, next)
+      this.#keepOlder(job, others)
+    }
   }
 
   /** The newest of this job for which the condition holds. */
   newest(job: JobId, condition: (value: A) => boolean): A | undefined {
-    let entry = this.#newest.get(job)
-    while (entry !== undefined && !condition(entry.value)) entry = entry.older
-    return entry?.value
+    const newest = this.#newest.get(job)
+    return newest === undefined || condition(newest) ? newest : this.#older.get(job)?.find(condition)
   }
 
   values(): ReadonlyArray<A> {
-    const values: Array<A> = []
-    for (const newest of this.#newest.values()) {
-      for (let entry: Entry<A> | undefined = newest; entry !== undefined; entry = entry.older) values.push(entry.value)
-    }
-    return values
+    return this.#older.size === 0
+      ? [...this.#newest.values()]
+      : [...this.#newest.values(), ...[...this.#older.values()].flat()]
+  }
+
+  /** The older ones of a job, but for that token. */
+  #olderThan(job: JobId, token: number): ReadonlyArray<A> {
+    const older = this.#older.get(job)
+    return older === undefined ? none : older.filter((value) => this.#leaseOf(value).token !== token)
+  }
+
+  #keepOlder(job: JobId, older: ReadonlyArray<A>): void {
+    if (older.length > 0) this.#older.set(job, older)
+    else if (this.#older.size > 0) this.#older.delete(job)
   }
 }
+
+const none: ReadonlyArray<never> = []

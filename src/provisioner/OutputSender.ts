@@ -74,7 +74,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const store = yield* JobStore
   const persistently = throughOutages(yield* Availability)
   const loops = yield* Loops
-  const entries = new LeaseMap<Entry>()
+  const entries = new LeaseMap<Entry>(({ job }) => job)
   const talking = new Set<Entry>()
   const hasOutput = Latch.makeUnsafe(false)
   const apart = new Set<Entry>()
@@ -200,7 +200,7 @@ export const make = Effect.fnUntraced(function*(options: {
     open: (job) =>
       Effect.map(OutputBuffer.make(options.buffer), (buffer) => {
         const entry: Entry = { job, buffer, ending: undefined, failures: 0, due: 0 }
-        entries.set(job, entry)
+        entries.set(entry)
         return entry
       }),
     find: (lease) => entries.get(lease),

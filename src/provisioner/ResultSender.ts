@@ -107,7 +107,7 @@ export const make = Effect.fnUntraced(function*(
   const persistently = throughOutages(yield* Availability)
   const loops = yield* Loops
   /** All that has not been answered; `queue` is what has not been sent. */
-  const pending = new LeaseMap<Item>()
+  const pending = new LeaseMap<Item>((item) => item)
   const queue: Array<Item> = []
   const hasResults = Latch.makeUnsafe(false)
   let bytes = 0
@@ -131,7 +131,7 @@ export const make = Effect.fnUntraced(function*(
   const put = (item: Item) => {
     const before = pending.get(item)
     if (before !== undefined) remove(before)
-    pending.set(item, item)
+    pending.set(item)
     item.isWanted = true
     bytes += item.bytes
   }

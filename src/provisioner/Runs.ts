@@ -54,7 +54,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
   // Spans are made where somebody looks at them.
   const isTraced = (yield* Effect.tracer) !== Context.get(Context.empty(), Tracer.Tracer)
-  const runs = new LeaseMap<Run>()
+  const runs = new LeaseMap<Run>(({ job }) => job)
   let running = 0
   const noneRunning = Latch.makeUnsafe(true)
 
@@ -85,6 +85,8 @@ export const make = Effect.fnUntraced(function*(options: {
   const end = (run: Run, exit: RunExit) => {
     const { job } = run
     run.isRunning = false
+    // What is kept until its end is answered is kept small.
+    run.fiber = undefined
     if (run.stop === "lost") {
       runs.delete(job)
       reporter.forget(job)
@@ -117,13 +119,13 @@ export const make = Effect.fnUntraced(function*(options: {
       const before = runs.newest(job.job, isRunning)
       if (before !== undefined) stop(before, "lost")
       const run: Run = { job, fiber: undefined, stop: undefined, isRunning: true, before, ended: undefined }
-      runs.set(job, run)
+      runs.set(run)
       running++
       noneRunning.closeUnsafe()
       return run
     },
     hold: (job) => {
-      runs.set(job, {
+      runs.set({
         job,
         fiber: undefined,
         stop: undefined,
