@@ -31,7 +31,7 @@ export interface LeasedRow {
   readonly id: JobId
   readonly type: string
   readonly input: string | null
-  /** Of an input that may be too large. */
+  /** Of an input that is too large. */
   readonly input_bytes: number | null
   readonly tag_key: string
   readonly timeout_ms: bigint | null

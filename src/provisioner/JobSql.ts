@@ -16,14 +16,11 @@ export const queueId = (type: string, tagKey: string): string => {
 }
 
 /**
- * Bytes of a JSON column as text. What is short is stored as it is; only what may have been compressed is looked at.
+ * Bytes of a JSON column as text, about. Only what was compressed has to be read for it: a hundred bytes may be stored as one.
  */
 export const bytesOf = (column: string) =>
-  `case when pg_column_size(${column}) < 2000 then pg_column_size(${column}) else octet_length(${column}::text) end`
-
-/** The same, where it may be more than a row can carry; of most it is not asked. */
-const manyBytesOf = (column: string) =>
-  `case when pg_column_size(${column}) >= 2000 then octet_length(${column}::text) end`
+  `case when pg_column_compression(${column}) is null then pg_column_size(${column})
+    else octet_length(${column}::text) end`
 
 /** A JSON column as text, unless it is larger than that: the driver ends a connection over a row that is too large. */
 export const jsonColumn = (column: string, mostBytes: number) =>
@@ -59,9 +56,9 @@ export const jobColumns = (mostBytes: number) =>
 
 /** A job as a worker takes it, of the table `j`. */
 export const leasedColumns = (mostBytes: number) =>
-  `j.id, j.type, ${jsonColumn("j.input", mostBytes)} as input, ${
-    manyBytesOf("j.input")
-  } as input_bytes, j.tag_key, j.timeout_ms,
+  `j.id, j.type, ${jsonColumn("j.input", mostBytes)} as input, ${`case when ${
+    bytesOf("j.input")
+  } > ${mostBytes} then octet_length(j.input::text) end`} as input_bytes, j.tag_key, j.timeout_ms,
     j.attempt, j.max_attempts, j.token, j.priority`
 
 export const interval = (duration: Duration.Duration) => `${Duration.toMillis(duration)} milliseconds`
