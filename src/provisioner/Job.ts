@@ -173,11 +173,13 @@ export const checkRequests = (
   for (const [job, asked] of requests.entries()) {
     if (problems.length >= mostProblems) break
     // Jobs of one submission are mostly alike, but for their inputs: what was found good is good again.
-    const decoded = good !== undefined && isAlike(good, asked) ? Result.succeed(asked) : decodeRequest(asked)
-    if (Result.isSuccess(decoded)) good = asked
-    else {
-      for (const { message, path } of formatIssue(decoded.failure.issue).issues) {
-        problems.push({ job, field: pathText(path ?? []), problem: message })
+    if (good === undefined || !isAlike(good, asked)) {
+      const decoded = decodeRequest(asked)
+      if (Result.isSuccess(decoded)) good = asked
+      else {
+        for (const { message, path } of formatIssue(decoded.failure.issue).issues) {
+          problems.push({ job, field: pathText(path ?? []), problem: message })
+        }
       }
     }
     const input = jsonText(asked.input, limits.inputBytes)
@@ -285,8 +287,10 @@ export const pendingJob = (requested: JobRequest & { readonly id: JobId }, creat
   createdAt,
   startedAt: undefined,
   finishedAt: undefined,
-  omitted: []
+  omitted: nothing
 })
+
+const nothing: Job["omitted"] = Object.freeze([])
 
 /** The right to run one attempt of a job: a stale token is refused by everything that writes about the job. */
 export interface Lease {
