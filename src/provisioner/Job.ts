@@ -68,10 +68,12 @@ const whole = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBe
 
 export const JobType = Schema.NonEmptyString.check(Schema.isMaxLength(limits.typeLength), storable)
 
+// The keys are a check of its own: a record leaves out keys that its key schema refuses, and says nothing.
 export const Tags = Schema.Record(
-  Schema.NonEmptyString.check(Schema.isMaxLength(limits.tagKeyLength)),
+  Schema.String,
   Schema.String.check(Schema.isMaxLength(limits.tagValueLength))
 ).check(
+  Schema.isPropertyNames(Schema.NonEmptyString.check(Schema.isMaxLength(limits.tagKeyLength))),
   Schema.makeFilter((tags: Readonly<Record<string, string>>) => {
     const entries = Object.entries(tags)
     if (entries.length > limits.tags) return `at most ${limits.tags} tags`

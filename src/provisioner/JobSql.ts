@@ -26,6 +26,10 @@ export const bytesOf = (column: string) =>
 export const jsonColumn = (column: string, mostBytes: number) =>
   `case when ${bytesOf(column)} <= ${mostBytes} then ${column}::text end`
 
+/** The bytes of what is larger than that. */
+const tooManyBytesOf = (column: string, mostBytes: number) =>
+  `case when ${bytesOf(column)} > ${mostBytes} then octet_length(${column}::text) end`
+
 /**
  * The payload of a posting, type and tags: below PostgreSQL's 8,000 bytes. What does not fit wakes everybody.
  */
@@ -56,10 +60,8 @@ export const jobColumns = (mostBytes: number) =>
 
 /** A job as a worker takes it, of the table `j`. */
 export const leasedColumns = (mostBytes: number) =>
-  `j.id, j.type, ${jsonColumn("j.input", mostBytes)} as input, ${`case when ${
-    bytesOf("j.input")
-  } > ${mostBytes} then octet_length(j.input::text) end`} as input_bytes, j.tag_key, j.timeout_ms,
-    j.attempt, j.max_attempts, j.token, j.priority`
+  `j.id, j.type, ${jsonColumn("j.input", mostBytes)} as input, ${tooManyBytesOf("j.input", mostBytes)} as input_bytes,
+    j.tag_key, j.timeout_ms, j.attempt, j.max_attempts, j.token, j.priority`
 
 export const interval = (duration: Duration.Duration) => `${Duration.toMillis(duration)} milliseconds`
 
