@@ -118,7 +118,7 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
     /** New jobs, their queues, and their postings; `tail` is what follows the insertion. */
     const insert = (sql: PgClient, jobs: ReadonlyArray<NewJob>, inputs: ReadonlyArray<string>, tail: string) => {
       const tagKeys = jobs.map(({ tags }) => tagKey(tags))
-      const { distinct, ids } = JobQueues.queuesOf(jobs, tagKeys)
+      const { distinct, ids } = queues.ofJobs(jobs, tagKeys)
       const unknown = queues.unknown(distinct)
       const types = pgArray(distinct.map(({ type }) => type))
       const keys = pgJsonArray(distinct.map(({ key }) => key))
