@@ -68,10 +68,12 @@ const whole = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBe
 
 export const JobType = Schema.NonEmptyString.check(Schema.isMaxLength(limits.typeLength), storable)
 
+// The keys are a check of its own: a record leaves out keys that its key schema refuses, and says nothing.
 export const Tags = Schema.Record(
-  Schema.NonEmptyString.check(Schema.isMaxLength(limits.tagKeyLength)),
+  Schema.String,
   Schema.String.check(Schema.isMaxLength(limits.tagValueLength))
 ).check(
+  Schema.isPropertyNames(Schema.NonEmptyString.check(Schema.isMaxLength(limits.tagKeyLength))),
   Schema.makeFilter((tags: Readonly<Record<string, string>>) => {
     const entries = Object.entries(tags)
     if (entries.length > limits.tags) return `at most ${limits.tags} tags`
@@ -106,12 +108,14 @@ export const JobRequest = Schema.Struct({
 })
 export type JobRequest = typeof JobRequest.Type
 
+const untagged: Tags = Object.freeze({})
+
 export const request = (
   options: Partial<JobRequest> & { readonly type: string; readonly input?: unknown }
 ): JobRequest => ({
   type: options.type,
   input: options.input ?? null,
-  tags: options.tags ?? {},
+  tags: options.tags ?? untagged,
   priority: options.priority ?? 0,
   idempotencyKey: options.idempotencyKey,
   notBefore: options.notBefore,
@@ -149,6 +153,12 @@ export const pathText = (path: ReadonlyArray<PropertyKey | { readonly key: Prope
     return typeof key === "number" ? `${text}[${key}]` : text === "" ? String(key) : `${text}.${String(key)}`
   }, "")
 
+/** Whether both are the same to `JobRequest`, which looks at everything but the input. */
+const isAlike = (one: JobRequest, other: JobRequest) =>
+  one.type === other.type && one.priority === other.priority && one.tags === other.tags &&
+  one.idempotencyKey === other.idempotencyKey && one.notBefore === other.notBefore &&
+  one.timeout === other.timeout && one.maxAttempts === other.maxAttempts
+
 /**
  * What is wrong with a submission, or nothing; and the JSON of each input, which is made here once. Pure.
  */
@@ -161,12 +171,17 @@ export const checkRequests = (
     problems.push({ job: 0, field: "", problem: `at most ${limits.submission} jobs in one submission` })
   }
   let total = 0
+  let good: JobRequest | undefined
   for (const [job, asked] of requests.entries()) {
     if (problems.length >= mostProblems) break
-    const decoded = decodeRequest(asked)
-    if (Result.isFailure(decoded)) {
-      for (const { message, path } of formatIssue(decoded.failure.issue).issues) {
-        problems.push({ job, field: pathText(path ?? []), problem: message })
+    // Jobs of one submission are mostly alike, but for their inputs: what was found good is good again.
+    if (good === undefined || !isAlike(good, asked)) {
+      const decoded = decodeRequest(asked)
+      if (Result.isSuccess(decoded)) good = asked
+      else {
+        for (const { message, path } of formatIssue(decoded.failure.issue).issues) {
+          problems.push({ job, field: pathText(path ?? []), problem: message })
+        }
       }
     }
     const input = jsonText(asked.input, limits.inputBytes)
@@ -200,7 +215,9 @@ export const jsonText = (value: unknown, mostBytes: number): Result.Result<strin
   }
   // What JSON leaves out at the top, a function or a symbol, has no text.
   if (text.success === undefined) return Result.fail("must be a JSON value")
-  const bytes = text.success.length > mostBytes ? text.success.length : Buffer.byteLength(text.success)
+  const { length } = text.success
+  // One character has three bytes at most, so that short texts need not be counted.
+  const bytes = length > mostBytes || 3 * length <= mostBytes ? length : Buffer.byteLength(text.success)
   if (bytes > mostBytes) return Result.fail(`must have at most ${mostBytes} bytes as JSON, and has ${bytes}`)
   return depthOf(text.success) > limits.depth
     ? Result.fail(`must be nested at most ${limits.depth} deep`)
@@ -254,7 +271,15 @@ export interface Job extends JobRequest {
 
 /** A job that has just been stored. */
 export const pendingJob = (requested: JobRequest & { readonly id: JobId }, createdAt: number): Job => ({
-  ...requested,
+  id: requested.id,
+  type: requested.type,
+  input: requested.input,
+  tags: requested.tags,
+  priority: requested.priority,
+  idempotencyKey: requested.idempotencyKey,
+  notBefore: requested.notBefore,
+  timeout: requested.timeout,
+  maxAttempts: requested.maxAttempts,
   status: "pending",
   attempt: 0,
   worker: undefined,
@@ -264,8 +289,10 @@ export const pendingJob = (requested: JobRequest & { readonly id: JobId }, creat
   createdAt,
   startedAt: undefined,
   finishedAt: undefined,
-  omitted: []
+  omitted: nothing
 })
+
+const nothing: Job["omitted"] = Object.freeze([])
 
 /** The right to run one attempt of a job: a stale token is refused by everything that writes about the job. */
 export interface Lease {

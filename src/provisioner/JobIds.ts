@@ -26,16 +26,15 @@ export const make = (random: SecureRandom["Service"]): JobIds => {
       }
       const stamp = time.toString(16).padStart(12, "0")
       const prefix = `${stamp.slice(0, 8)}-${stamp.slice(8)}-7`
+      // Text of all random bits at once: one by one it takes as long as all the rest.
+      const random = Buffer.from(bytes.buffer, bytes.byteOffset + 8, 4 * count).toString("hex")
       return Array.from({ length: count }, (_, at) => {
         const high = (0x1000 + Math.floor(++counter / 2 ** 30)).toString(16).slice(1)
-        const low = word(0x8000_0000 + counter % 2 ** 30)
+        const low = (0x8000_0000 + counter % 2 ** 30).toString(16)
         return JobId.make(
-          `${prefix}${high}-${low.slice(0, 4)}-${low.slice(4)}${word(view.getUint32(8 + 4 * at))}`,
+          `${prefix}${high}-${low.slice(0, 4)}-${low.slice(4)}${random.slice(8 * at, 8 * at + 8)}`,
           { disableChecks: true }
         )
       })
     })
 }
-
-/** 32 bits in hexadecimal. */
-const word = (value: number) => (0x1_0000_0000 + value).toString(16).slice(1)

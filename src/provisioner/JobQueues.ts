@@ -32,20 +32,6 @@ const mostRemembered = 10_000
 
 const nothing: Covered = { ids: [], snapshot: "0" }
 
-/** The queue of each job. Most have the same. */
-export const idsOf = (jobs: ReadonlyArray<Pick<JobRequest, "type">>, tagKeys: ReadonlyArray<string>) => {
-  const ids = new Map<string, string>()
-  return jobs.map(({ type }, at) => {
-    const key = tagKeys[at] ?? "{}"
-    const name = `${type}\0${key}`
-    const known = ids.get(name)
-    if (known !== undefined) return known
-    const id = queueId(type, key)
-    ids.set(name, id)
-    return id
-  })
-}
-
 /** Workers with the same tags and types cover the same queues. */
 const coverOf = ({ tags, types }: Pick<Worker, "tags" | "types">) => `${tagKey(tags)} ${JSON.stringify(types ?? null)}`
 
@@ -53,6 +39,18 @@ export const make = (history: () => number) => {
   let seen = history()
   const stored = new Set<string>()
   const covered = new Map<string, Covered>()
+  /** By type and tags, so that an id is hashed once, and not with each submission. */
+  const byName = new Map<string, Queue>()
+
+  const find = (type: string, key: string): Queue => {
+    const name = `${type}\0${key}`
+    const known = byName.get(name)
+    if (known !== undefined) return known
+    const queue = { id: queueId(type, key), type, key }
+    if (byName.size >= mostRemembered) byName.clear()
+    byName.set(name, queue)
+    return queue
+  }
 
   const forgetAnotherHistory = () => {
     if (history() === seen) return
@@ -62,6 +60,20 @@ export const make = (history: () => number) => {
   }
 
   return {
+    /** The queue of each job, and all of these once. Most jobs have the same as the one before. */
+    ofJobs: (jobs: ReadonlyArray<Pick<JobRequest, "type">>, tagKeys: ReadonlyArray<string>) => {
+      const distinct = new Map<string, Queue>()
+      let last: Queue | undefined
+      const ids = jobs.map(({ type }, at) => {
+        const key = tagKeys[at] ?? "{}"
+        if (last === undefined || last.type !== type || last.key !== key) {
+          last = find(type, key)
+          distinct.set(last.id, last)
+        }
+        return last.id
+      })
+      return { ids, distinct: [...distinct.values()] }
+    },
     unknown: (queues: ReadonlyArray<Queue>) => {
       forgetAnotherHistory()
       return queues.filter(({ id }) => !stored.has(id))
@@ -82,11 +94,11 @@ export const make = (history: () => number) => {
     noteFresh: (
       worker: Pick<Worker, "tags" | "types">,
       before: Covered,
-      found: { readonly fresh: string; readonly snapshot: string } | undefined
+      found: { readonly fresh: ReadonlyArray<string>; readonly snapshot: string } | undefined
     ) => {
       if (found === undefined || history() !== seen) return
-      const fresh = found.fresh === "" ? [] : found.fresh.split(" ")
-      const ids = fresh.every((id) => before.ids.includes(id)) ? before.ids : [...new Set([...before.ids, ...fresh])]
+      const isKnown = found.fresh.every((id) => before.ids.includes(id))
+      const ids = isKnown ? before.ids : [...new Set([...before.ids, ...found.fresh])]
       covered.set(coverOf(worker), { ids, snapshot: found.snapshot })
     }
   }

@@ -31,7 +31,8 @@ export interface LeasedRow {
   readonly id: JobId
   readonly type: string
   readonly input: string | null
-  readonly input_bytes: number
+  /** Of an input that is too large. */
+  readonly input_bytes: number | null
   readonly tag_key: string
   readonly timeout_ms: bigint | null
   readonly attempt: number
@@ -50,8 +51,8 @@ export const toBatchRow = ({ attempt, job, lines, token }: OutputBatch, position
 })
 
 export const fromRow = (row: JobRow): Job => {
-  const input = parseJson(row.input)
-  const result = parseJson(row.result)
+  const input = readJson(row.input)
+  const result = readJson(row.result)
   return {
     id: row.id,
     type: row.type,
@@ -78,10 +79,13 @@ export const fromRow = (row: JobRow): Job => {
   }
 }
 
-const parseJson = (text: string | null): { readonly value: unknown; readonly isRead: boolean } => {
-  if (text === null) return { value: null, isRead: false }
-  const parsed = Result.try((): unknown => JSON.parse(text))
-  return Result.isSuccess(parsed) ? { value: parsed.success, isRead: true } : { value: null, isRead: false }
+const parseJson = (text: string) => Result.try((): unknown => JSON.parse(text))
+
+const readJson = (text: string | null): { readonly value: unknown; readonly isRead: boolean } => {
+  const parsed = text === null ? undefined : parseJson(text)
+  return parsed !== undefined && Result.isSuccess(parsed)
+    ? { value: parsed.success, isRead: true }
+    : { value: null, isRead: false }
 }
 
 const untagged: Tags = {}
@@ -95,21 +99,35 @@ const parseTags = (key: string): Tags => {
 
 const decodeTags = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Record(Schema.String, Schema.String)))
 
-/** A job that was taken; or, where its input can not be read, why. */
-export const fromLeasedRow = (row: LeasedRow): Result.Result<LeasedJob, UnreadableJob> => {
-  const lease = { job: row.id, token: Number(row.token) }
-  const input = parseJson(row.input)
-  if (!input.isRead) {
-    const problem = row.input === null ? `${row.input_bytes} bytes are too large to be read` : "it is not JSON"
-    return Result.fail({ ...lease, attempt: row.attempt, problem: `its input can not be read: ${problem}` })
+/** Jobs that were taken; those whose input can not be read with the reason. */
+export const fromLeasedRows = (rows: ReadonlyArray<LeasedRow>) => {
+  const jobs: Array<LeasedJob> = []
+  const unreadable: Array<UnreadableJob> = []
+  for (const row of rows) {
+    const input = row.input === null ? undefined : parseJson(row.input)
+    if (input !== undefined && Result.isSuccess(input)) jobs.push(toLeasedJob(row, input.success))
+    else unreadable.push(toUnreadable(row))
   }
-  return Result.succeed({
-    ...lease,
-    type: row.type,
-    input: input.value,
-    tags: parseTags(row.tag_key),
-    timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
+  return { jobs, unreadable }
+}
+
+const toLeasedJob = (row: LeasedRow, input: unknown): LeasedJob => ({
+  job: row.id,
+  token: Number(row.token),
+  type: row.type,
+  input,
+  tags: parseTags(row.tag_key),
+  timeout: row.timeout_ms === null ? undefined : Number(row.timeout_ms),
+  attempt: row.attempt,
+  maxAttempts: row.max_attempts
+})
+
+const toUnreadable = (row: LeasedRow): UnreadableJob => {
+  const problem = row.input === null ? `${row.input_bytes} bytes are too large to be read` : "it is not JSON"
+  return {
+    job: row.id,
+    token: Number(row.token),
     attempt: row.attempt,
-    maxAttempts: row.max_attempts
-  })
+    problem: `its input can not be read: ${problem}`
+  }
 }

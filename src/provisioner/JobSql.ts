@@ -16,14 +16,19 @@ export const queueId = (type: string, tagKey: string): string => {
 }
 
 /**
- * Bytes of a JSON column as text. What is short is stored as it is; only what may have been compressed is looked at.
+ * Bytes of a JSON column as text, about. Only what was compressed has to be read for it: a hundred bytes may be stored as one.
  */
 export const bytesOf = (column: string) =>
-  `case when pg_column_size(${column}) < 2000 then pg_column_size(${column}) else octet_length(${column}::text) end`
+  `case when pg_column_compression(${column}) is null then pg_column_size(${column})
+    else octet_length(${column}::text) end`
 
 /** A JSON column as text, unless it is larger than that: the driver ends a connection over a row that is too large. */
 export const jsonColumn = (column: string, mostBytes: number) =>
   `case when ${bytesOf(column)} <= ${mostBytes} then ${column}::text end`
+
+/** The bytes of what is larger than that. */
+const tooManyBytesOf = (column: string, mostBytes: number) =>
+  `case when ${bytesOf(column)} > ${mostBytes} then octet_length(${column}::text) end`
 
 /**
  * The payload of a posting, type and tags: below PostgreSQL's 8,000 bytes. What does not fit wakes everybody.
@@ -55,10 +60,8 @@ export const jobColumns = (mostBytes: number) =>
 
 /** A job as a worker takes it, of the table `j`. */
 export const leasedColumns = (mostBytes: number) =>
-  `j.id, j.type, ${jsonColumn("j.input", mostBytes)} as input, ${
-    bytesOf("j.input")
-  } as input_bytes, j.tag_key, j.timeout_ms,
-    j.attempt, j.max_attempts, j.token, j.priority`
+  `j.id, j.type, ${jsonColumn("j.input", mostBytes)} as input, ${tooManyBytesOf("j.input", mostBytes)} as input_bytes,
+    j.tag_key, j.timeout_ms, j.attempt, j.max_attempts, j.token, j.priority`
 
 export const interval = (duration: Duration.Duration) => `${Duration.toMillis(duration)} milliseconds`
 
@@ -74,14 +77,28 @@ export const leaseList = (sql: PgClient, leases: ReadonlyArray<Lease>) =>
   sql`unnest((select ${pgPlainArray(leases.map(({ job }) => job))}::uuid[]),
     (select ${pgPlainArray(leases.map(({ token }) => token))}::bigint[])) with ordinality as l (job, token, position)`
 
-/** Reports as `r (job, token, status, result, error, position)`, from 1. */
-export const reportList = (sql: PgClient, reports: ReadonlyArray<Report>) =>
-  sql`unnest((select ${pgPlainArray(reports.map(({ job }) => job))}::uuid[]),
-    (select ${pgPlainArray(reports.map(({ token }) => token))}::bigint[]),
-    (select ${pgPlainArray(reports.map(({ outcome }) => outcome.status))}::text[]),
-    (select ${pgJsonArray(reports.map(({ json, outcome }) => json ?? JSON.stringify(outcome.result ?? null)))}::text[]),
-    (select ${pgArray(reports.map(({ outcome }) => outcome.status === "succeeded" ? null : outcome.error))}::text[])
-  ) with ordinality as r (job, token, status, result, error, position)`
+/**
+ * Reports as `r (job, token, status, result, error, position)`, from 1, of which columns that are alike in all of them are sent
+ * once.
+ */
+export const reportList = (sql: PgClient, reports: ReadonlyArray<Report>) => {
+  const job = pgPlainArray(reports.map(({ job }) => job))
+  const token = column(reports.map(({ token }) => token), pgPlainArray)
+  const status = column(reports.map(({ outcome }) => outcome.status), pgPlainArray)
+  const result = column(
+    reports.map(({ json, outcome }) => json ?? JSON.stringify(outcome.result ?? null)),
+    pgJsonArray
+  )
+  const error = column(
+    reports.map(({ outcome }) => outcome.status === "succeeded" ? null : outcome.error),
+    pgArray
+  )
+  return sql`(select job, coalesce(token, ${token.alike}::bigint) as token, coalesce(status, ${status.alike}) as status,
+      coalesce(result, ${result.alike}) as result, coalesce(error, ${error.alike}) as error, position
+    from unnest((select ${job}::uuid[]), (select ${token.each}::bigint[]), (select ${status.each}::text[]),
+      (select ${result.each}::text[]), (select ${error.each}::text[])
+    ) with ordinality as r (job, token, status, result, error, position)) as r`
+}
 
 /** Jobs as `r`, of which columns that are alike in all of them are sent once. `inputs` are their JSON. */
 export const jobList = (

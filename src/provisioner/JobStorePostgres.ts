@@ -11,7 +11,7 @@
  * (`PostgresLink`).
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
-import { Duration, Effect, Layer, Result } from "effect"
+import { Duration, Effect, Layer } from "effect"
 import { Availability } from "../database/Availability.ts"
 import { Database } from "../database/Database.ts"
 import { openTransaction } from "../database/Link.ts"
@@ -30,7 +30,7 @@ import {
   workerIsGone
 } from "./Job.ts"
 import * as JobQueues from "./JobQueues.ts"
-import { fromLeasedRow, fromRow, type JobRow, type LeasedRow, toBatchRow } from "./JobRows.ts"
+import { fromLeasedRows, fromRow, type JobRow, type LeasedRow, toBatchRow } from "./JobRows.ts"
 import {
   bytesOf,
   interval,
@@ -57,18 +57,30 @@ import {
   type Verdict
 } from "./JobStore.ts"
 
-/** The other side of an outer join that found nothing. */
-interface NoRow {
-  readonly id: null
+/** Which reports were stored, by position from 1; and which of them are not the end of their job. `null`: all, none. */
+interface Stored {
+  readonly positions: ReadonlyArray<number> | null
+  readonly again: ReadonlyArray<number> | null
 }
 
-/** What an acquire says beside the jobs. */
+const verdictsOf = (count: number, stored: Stored | undefined): Array<Verdict> => {
+  const verdicts = Array.from({ length: count }, (): Verdict => stored?.positions === null ? "stored" : "refused")
+  for (const position of stored?.positions ?? []) verdicts[position - 1] = "stored"
+  for (const position of stored?.again ?? []) verdicts[position - 1] = "again"
+  return verdicts
+}
+
+/** What an acquire answers with: jobs, and in one row what it found beside them. */
+type Answer = LeasedRow & { readonly found: null } | { readonly id: null; readonly found: Found }
+
 interface Found {
   readonly due: number | null
   readonly candidates: number
-  readonly fresh: string
+  readonly fresh: ReadonlyArray<string>
   readonly snapshot: string
 }
+
+const isTaken = (row: Answer): row is LeasedRow & { readonly found: null } => row.id !== null
 
 const uniqueViolation = "23505"
 
@@ -106,8 +118,7 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
     /** New jobs, their queues, and their postings; `tail` is what follows the insertion. */
     const insert = (sql: PgClient, jobs: ReadonlyArray<NewJob>, inputs: ReadonlyArray<string>, tail: string) => {
       const tagKeys = jobs.map(({ tags }) => tagKey(tags))
-      const ids = JobQueues.idsOf(jobs, tagKeys)
-      const distinct = [...new Map(ids.map((id, at) => [id, { id, type: jobs[at]!.type, key: tagKeys[at]! }])).values()]
+      const { distinct, ids } = queues.ofJobs(jobs, tagKeys)
       const unknown = queues.unknown(distinct)
       const types = pgArray(distinct.map(({ type }) => type))
       const keys = pgJsonArray(distinct.map(({ key }) => key))
@@ -371,7 +382,7 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
         const take = Effect.flatMap(
           PgClient,
           (sql) =>
-            sql<(LeasedRow | NoRow) & Found>`with fresh as materialized (
+            sql<Answer>`with fresh as materialized (
             select id from lull.queue q
             where q.xact >= (select ${mine.snapshot}::xid8) and q.tags <@ (select ${tagKey(worker.tags)}::jsonb)
               and (q.tags = '{}') = (select ${tagKey(worker.tags)}::jsonb = '{}')
@@ -379,37 +390,40 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
           ), queues as materialized (
             select id from unnest((select ${pgPlainArray(mine.ids)}::uuid[])) as id union select id from fresh
           ), candidate as materialized (
-            select c.id, c.priority, c.bytes from queues q cross join lateral (
-              select j.id, j.priority, ${sql.literal(bytesOf("j.input"))} as bytes from lull.job j
+            select c.row, c.id, c.priority, c.bytes from queues q cross join lateral (
+              select j.ctid as row, j.id, j.priority, ${sql.literal(bytesOf("j.input"))} as bytes from lull.job j
               where j.status = 'pending' and not j.waiting and j.queue = q.id
               order by j.priority desc, j.id limit (select ${String(limit)}::int) for update of j skip locked
             ) c
             order by c.priority desc, c.id limit (select ${String(limit)}::int)
           ), fitting as (
-            select id from (
-              select id, sum(bytes) over (order by priority desc, id rows unbounded preceding) - bytes as before from candidate
+            select row from (
+              select row, sum(bytes) over (order by priority desc, id rows unbounded preceding) - bytes as before from candidate
             ) as summed where before < ${String(acquireBytes)}::int
           ), taken as (
             update lull.job j set status = 'running', worker = ${worker.id}, token = token + 1,
               attempt = attempt + 1, started_at = now(), lease_until = now() + ${interval(lease)}::interval
-            where j.id = any(array(select id from fitting))
+            where j.ctid = any(array(select row from fitting))
             returning ${sql.literal(leasedColumns(readableBytes))}
           )
-          select taken.*, (extract(epoch from (
-              select not_before from lull.job where status = 'pending' and waiting order by not_before limit 1
-            ) - now()) * 1000)::float8 as due,
-            (select count(*) from candidate)::int as candidates,
-            (select coalesce(string_agg(id::text, ' '), '') from fresh) as fresh,
-            pg_snapshot_xmin(pg_current_snapshot())::text as snapshot
-          from (values (0)) as one left join taken on true`
+          select taken.*, null::json as found from taken
+          union all select null, null, null, null, null, null, null, null, null, null, json_build_object(
+            'due', (extract(epoch from (
+                select not_before from lull.job where status = 'pending' and waiting order by not_before limit 1
+              ) - now()) * 1000)::float8,
+            'candidates', (select count(*) from candidate),
+            'fresh', (select coalesce(json_agg(id), '[]') from fresh),
+            'snapshot', pg_snapshot_xmin(pg_current_snapshot())::text
+          )`
         )
         const { due, found, isMore, rows } = yield* database.write(
           "JobStore.acquire",
           Effect.gen(function*() {
-            const found = yield* take
-            const rows = found.flatMap((row) => row.id === null ? [] : [row])
-            const due = found[0]?.due ?? undefined
-            const candidates = found[0]?.candidates ?? 0
+            const answer = yield* take
+            const rows = answer.filter(isTaken)
+            const found = answer.find((row) => row.found !== null)?.found ?? undefined
+            const due = found?.due ?? undefined
+            const candidates = found?.candidates ?? 0
             const isMore = candidates >= limit || rows.length < candidates
             // Who found enough comes back at once, and asks then.
             if (due === undefined || due > 0 || isMore) return { rows, due, found, isMore }
@@ -417,12 +431,10 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
             return { rows, due: 0, found, isMore }
           })
         )
-        queues.noteFresh(worker, mine, found[0])
+        queues.noteFresh(worker, mine, found)
         const taken = rows.toSorted((a, b) => b.priority - a.priority || (a.id < b.id ? -1 : 1))
-        const results = [...reclaimed, ...taken].map(fromLeasedRow)
         return {
-          jobs: results.flatMap((result) => Result.isSuccess(result) ? [result.success] : []),
-          unreadable: results.flatMap((result) => Result.isFailure(result) ? [result.failure] : []),
+          ...fromLeasedRows([...reclaimed, ...taken]),
           isMore: isMore || reclaimed.length >= reclaimedAtOnce,
           nextDue: due === undefined ? undefined : Duration.millis(Math.max(0, due))
         }
@@ -474,7 +486,8 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
                 select f.id from lull.job f where f.id = any(${pgPlainArray(reports.map(({ job }) => job))}::uuid[])
                 for update skip locked))`
             : sql``
-          const changed = yield* sql<{ readonly position: number; readonly is_again: boolean }>`update lull.job j set
+          // Mostly all of them are stored, and have ended: only what is otherwise is answered one by one.
+          const [answer] = yield* sql<Stored>`with stored as (update lull.job j set
               status = case when ${sql.literal(triesAgain)} then 'pending' else r.status end,
               result = r.result::json,
               error = r.error,
@@ -484,12 +497,15 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
               finished_at = case when ${sql.literal(triesAgain)} then null else now() end
             from ${reportList(sql, reports)}
             where j.id = r.job and ${sql.literal(isHeldBy("r"))} ${isFree}
-            returning r.position::int, j.status = 'pending' as is_again`
-          const verdicts: Array<Verdict> = reports.map(() => "refused")
-          for (const { is_again, position } of changed) verdicts[position - 1] = is_again ? "again" : "stored"
+            returning r.position, j.status = 'pending' as is_again
+            )
+            select case when (select count(*) from stored) < ${String(reports.length)}::int
+                then (select coalesce(json_agg(position), '[]') from stored) end as positions,
+              (select json_agg(position) from stored where is_again) as again`
+          const verdicts = verdictsOf(reports.length, answer)
           const again = reports.filter((_, at) => verdicts[at] === "again").map(({ job }) => job)
           if (again.length > 0) yield* tellOfRetries(sql, again)
-          if (changed.length === reports.length) return verdicts
+          if (answer?.positions === null) return verdicts
           for (const { position, verdict } of yield* verdictsBefore(sql, reports)) {
             if (verdicts[position - 1] === "refused") verdicts[position - 1] = verdict
           }

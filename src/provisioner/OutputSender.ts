@@ -12,8 +12,9 @@ import type { QueryFailed } from "../database/Unavailable.ts"
 import { errorText } from "../logging/ErrorText.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
-import { type JobId, type Lease, type LeasedJob, leaseKey, type OutputLine } from "./Job.ts"
+import { type JobId, type Lease, type LeasedJob, type OutputLine } from "./Job.ts"
 import { JobStore, type OutputBatch } from "./JobStore.ts"
+import { LeaseMap } from "./LeaseMap.ts"
 import * as OutputBuffer from "./OutputBuffer.ts"
 import type { Ending } from "./ResultSender.ts"
 import { retryDelay, throughOutages } from "./Retrying.ts"
@@ -73,7 +74,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const store = yield* JobStore
   const persistently = throughOutages(yield* Availability)
   const loops = yield* Loops
-  const entries = new Map<string, Entry>()
+  const entries = new LeaseMap<Entry>(({ job }) => job)
   const talking = new Set<Entry>()
   const hasOutput = Latch.makeUnsafe(false)
   const apart = new Set<Entry>()
@@ -90,8 +91,8 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 
   const drained = (entry: Entry) => {
-    if (entry.ending === undefined || entries.get(leaseKey(entry.job)) !== entry) return
-    entries.delete(leaseKey(entry.job))
+    if (entry.ending === undefined || entries.get(entry.job) !== entry) return
+    entries.delete(entry.job)
     options.onDrained(entry.job, entry.ending)
   }
 
@@ -115,7 +116,7 @@ export const make = Effect.fnUntraced(function*(options: {
             entry.buffer.acknowledge((lines.at(-1)?.index ?? -1) + 1),
             // Whether there is more is found in its next turn.
             Effect.sync(() => {
-              if (entries.get(leaseKey(entry.job)) === entry) talk(entry)
+              if (entries.get(entry.job) === entry) talk(entry)
             })
           )
         }, { discard: true })
@@ -199,19 +200,19 @@ export const make = Effect.fnUntraced(function*(options: {
     open: (job) =>
       Effect.map(OutputBuffer.make(options.buffer), (buffer) => {
         const entry: Entry = { job, buffer, ending: undefined, failures: 0, due: 0 }
-        entries.set(leaseKey(job), entry)
+        entries.set(entry)
         return entry
       }),
-    find: (lease) => entries.get(leaseKey(lease)),
+    find: (lease) => entries.get(lease),
     talk,
     forget: (lease) => {
-      const entry = entries.get(leaseKey(lease))
+      const entry = entries.get(lease)
       if (entry === undefined) return
-      entries.delete(leaseKey(lease))
+      entries.delete(lease)
       talking.delete(entry)
       apart.delete(entry)
     },
-    ended: () => [...entries.values()].filter(({ ending }) => ending !== undefined).map(({ job }) => job.job),
+    ended: () => entries.values().filter(({ ending }) => ending !== undefined).map(({ job }) => job.job),
     isIdle: () => entries.size === 0
   }
 })

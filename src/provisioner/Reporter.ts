@@ -57,7 +57,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     onDrained: (lease, ending) => results.send(lease, ending)
   })
 
-  const isIdle = () => outputs.isIdle() && results.unanswered().length === 0
+  const isIdle = () => outputs.isIdle() && results.size() === 0
   const becomeIdle = () => {
     if (idle === undefined || !isIdle()) return
     Deferred.doneUnsafe(idle, Effect.void)

@@ -19,8 +19,8 @@ import { errorText } from "../logging/ErrorText.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
 import type { JobId, JobOutcome, Lease } from "./Job.ts"
-import { leaseKey } from "./Job.ts"
 import { JobStore, type Report, type Verdict } from "./JobStore.ts"
+import { LeaseMap } from "./LeaseMap.ts"
 import { retryDelay, throughOutages } from "./Retrying.ts"
 
 /** How a run ended: its outcome; or that it was never begun, and the job is given back. */
@@ -37,6 +37,8 @@ export interface ResultSender {
   /** Nothing of it is sent any more. */
   readonly forget: (lease: Lease) => void
   readonly unanswered: () => ReadonlyArray<JobId>
+  /** How many of them. */
+  readonly size: () => number
   /** Bytes of results that wait, about. */
   readonly bytes: () => number
 }
@@ -51,6 +53,10 @@ const senders = 2
 interface Item extends Lease {
   readonly ending: Ending
   readonly bytes: number
+  /** Its answer is awaited: it was neither answered, nor forgotten, nor replaced. */
+  isWanted: boolean
+  /** A warning named it. */
+  isNamed: boolean
 }
 
 /** Items that are tried again together, until they are known to be at fault alone. */
@@ -72,6 +78,15 @@ const atFirst: How = { isApart: false, attempt: 0, answered: 0 }
 
 type EndedItem = Item & { readonly ending: Ended }
 
+const toItem = ({ job, token }: Lease, ending: Ending): Item => ({
+  job,
+  token,
+  ending,
+  bytes: bytesOf(ending),
+  isWanted: false,
+  isNamed: false
+})
+
 const isEnded = (item: Item): item is EndedItem => item.ending !== "notStarted"
 
 const toReport = ({ ending, job, token }: EndedItem): Report => ({
@@ -92,23 +107,19 @@ export const make = Effect.fnUntraced(function*(
   const persistently = throughOutages(yield* Availability)
   const loops = yield* Loops
   /** All that has not been answered; `queue` is what has not been sent. */
-  const pending = new Map<string, Item>()
+  const pending = new LeaseMap<Item>((item) => item)
   const queue: Array<Item> = []
   const hasResults = Latch.makeUnsafe(false)
   let bytes = 0
   const apart: Array<Apart> = []
   const hasApart = Latch.makeUnsafe(false)
-  const named = new Set<string>()
   /** Statements that were answered: while others are, what fails is at fault itself. */
   let answered = 0
 
-  const isWanted = (item: Item) => pending.get(leaseKey(item)) === item
-
   const remove = (item: Item) => {
-    const key = leaseKey(item)
-    if (pending.get(key) !== item) return false
-    pending.delete(key)
-    named.delete(key)
+    if (!item.isWanted) return false
+    item.isWanted = false
+    pending.delete(item)
     bytes -= item.bytes
     return true
   }
@@ -118,9 +129,10 @@ export const make = Effect.fnUntraced(function*(
   }
 
   const put = (item: Item) => {
-    const before = pending.get(leaseKey(item))
+    const before = pending.get(item)
     if (before !== undefined) remove(before)
-    pending.set(leaseKey(item), item)
+    pending.set(item)
+    item.isWanted = true
     bytes += item.bytes
   }
 
@@ -138,15 +150,14 @@ export const make = Effect.fnUntraced(function*(
       return settle(item, "refused")
     }
     const problem = `its result could not be stored: ${error.detail}`
-    const ending: Ended = { outcome: { status: "failed", result: null, error: problem } }
-    const replaced = { ...item, ending, bytes: bytesOf(ending) }
+    const replaced = toItem(item, { outcome: { status: "failed", result: null, error: problem } })
     put(replaced)
     yield* deliver([replaced], { ...atFirst, isApart: true })
   })
 
   const nameOnce = (items: ReadonlyArray<Item>, error: QueryFailed) => {
-    const isKnown = items.every((item) => named.has(leaseKey(item)))
-    for (const item of items) named.add(leaseKey(item))
+    const isKnown = items.every((item) => item.isNamed)
+    for (const item of items) item.isNamed = true
     const [first] = items
     if (isKnown || first === undefined) return Effect.void
     const what = items.length === 1 ? `the end of job ${first.job}` : `the ends of ${items.length} jobs`
@@ -174,7 +185,7 @@ export const make = Effect.fnUntraced(function*(
 
   const deliver = (given: ReadonlyArray<Item>, how: How): Effect.Effect<void> =>
     Effect.suspend(() => {
-      const items = given.filter(isWanted)
+      const items = given.filter((item) => item.isWanted)
       const reports = items.filter(isEnded)
       const releases = items.filter((item) => !isEnded(item))
       return Effect.andThen(deliverReports(reports, how), deliverReleases(releases, how))
@@ -244,17 +255,18 @@ export const make = Effect.fnUntraced(function*(
   yield* loops.fork("results tried again", apartSender)
 
   return {
-    send: ({ job, token }, ending) => {
-      const item = { job, token, ending, bytes: bytesOf(ending) }
+    send: (lease, ending) => {
+      const item = toItem(lease, ending)
       put(item)
       queue.push(item)
       hasResults.openUnsafe()
     },
     forget: (lease) => {
-      const item = pending.get(leaseKey(lease))
+      const item = pending.get(lease)
       if (item !== undefined) remove(item)
     },
-    unanswered: () => [...pending.values()].map(({ job }) => job),
+    unanswered: () => pending.values().map(({ job }) => job),
+    size: () => pending.size,
     bytes: () => bytes
   }
 })

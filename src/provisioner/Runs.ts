@@ -7,7 +7,8 @@ import { Cause, Context, Deferred, Duration, Effect, Exit, type Fiber, Latch, Tr
 import { errorText } from "../logging/ErrorText.ts"
 import type { ExecutorUnable } from "./Executor.ts"
 import { type ExecutionFailed, type Executor } from "./Executor.ts"
-import { type JobId, type Lease, type LeasedJob, leaseKey } from "./Job.ts"
+import { type JobId, type Lease, type LeasedJob } from "./Job.ts"
+import { LeaseMap } from "./LeaseMap.ts"
 import { endingOf, type RunExit, type Stop, TimeLimitReached, unableOf } from "./Outcome.ts"
 import type { Reporter } from "./Reporter.ts"
 
@@ -41,6 +42,8 @@ export interface Runs {
   readonly noneRunning: Effect.Effect<void>
 }
 
+const isRunning = (run: Run) => run.isRunning
+
 export const make = Effect.fnUntraced(function*(options: {
   readonly executor: Executor["Service"]
   readonly reporter: Reporter
@@ -51,9 +54,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
   // Spans are made where somebody looks at them.
   const isTraced = (yield* Effect.tracer) !== Context.get(Context.empty(), Tracer.Tracer)
-  const runs = new Map<string, Run>()
-  /** The newest of each job that runs. */
-  const newest = new Map<JobId, Run>()
+  const runs = new LeaseMap<Run>(({ job }) => job)
   let running = 0
   const noneRunning = Latch.makeUnsafe(true)
 
@@ -84,9 +85,10 @@ export const make = Effect.fnUntraced(function*(options: {
   const end = (run: Run, exit: RunExit) => {
     const { job } = run
     run.isRunning = false
-    if (newest.get(job.job) === run) newest.delete(job.job)
+    // What is kept until its end is answered is kept small.
+    run.fiber = undefined
     if (run.stop === "lost") {
-      runs.delete(leaseKey(job))
+      runs.delete(job)
       reporter.forget(job)
     } else {
       if (Exit.isFailure(exit) && exit.cause.reasons.some(Cause.isDieReason)) {
@@ -110,21 +112,20 @@ export const make = Effect.fnUntraced(function*(options: {
   return {
     size: () => runs.size,
     running: () => running,
-    all: () => [...runs.values()],
-    runningJobs: () => [...new Set([...runs.values()].filter((run) => run.isRunning).map((run) => run.job.job))],
-    holds: (lease) => runs.has(leaseKey(lease)),
+    all: () => runs.values(),
+    runningJobs: () => [...new Set(runs.values().filter((run) => run.isRunning).map((run) => run.job.job))],
+    holds: (lease) => runs.has(lease),
     enlist: (job) => {
-      const before = newest.get(job.job)
+      const before = runs.newest(job.job, isRunning)
       if (before !== undefined) stop(before, "lost")
       const run: Run = { job, fiber: undefined, stop: undefined, isRunning: true, before, ended: undefined }
-      runs.set(leaseKey(job), run)
-      newest.set(job.job, run)
+      runs.set(run)
       running++
       noneRunning.closeUnsafe()
       return run
     },
     hold: (job) => {
-      runs.set(leaseKey(job), {
+      runs.set({
         job,
         fiber: undefined,
         stop: undefined,
@@ -143,7 +144,7 @@ export const make = Effect.fnUntraced(function*(options: {
       }),
     stop,
     drop: (lease) => {
-      runs.delete(leaseKey(lease))
+      runs.delete(lease)
     },
     noneRunning: noneRunning.await
   }

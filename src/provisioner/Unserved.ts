@@ -71,7 +71,13 @@ export const make = Effect.fnUntraced(function*(
         : Effect.map(isServed(job), (served) => served ? undefined : sentence(job)),
     watch: (jobs) =>
       Effect.suspend(() => {
-        const queues = new Map(jobs.map((job) => [keyOf(job), job]))
+        const queues = new Map<string, Queue>()
+        let last: Queue | undefined
+        for (const job of jobs) {
+          // Most are like the one before.
+          if (last === undefined || last.type !== job.type || last.tags !== job.tags) queues.set(keyOf(job), job)
+          last = job
+        }
         const fresh = [...queues].filter(([key, queue]) => !said.has(key) && !local.serves(queue)).slice(0, 10)
         if (said.size >= mostRemembered) said.clear()
         return Effect.forEach(fresh, ([key, queue]) => {

@@ -123,6 +123,24 @@ describe("JobStorePostgres", () => {
   )
 
   test(
+    "counts inputs as they are read, and not as they are stored, which may be a hundredth of it",
+    Effect.gen(function*() {
+      const { acquire, query, store } = yield* opened
+      const input = "x".repeat(150_000)
+      const jobs = yield* newJobs(Array.from({ length: 40 }, () => ({ input })))
+      yield* store.submit(jobs)
+      assert.deepStrictEqual(yield* query("select max(pg_column_size(input)) < 2000 as is_small from lull.job"), [
+        { is_small: true }
+      ])
+      const { isMore, jobs: taken } = yield* acquire(40)
+      assert.isAtMost(taken.length, 28)
+      assert.isTrue(isMore)
+      const [listed] = yield* store.list({ limit: 1 })
+      assert.deepStrictEqual(listed?.omitted, ["input"])
+    })
+  )
+
+  test(
     "hands on the jobs that it can read, and names the one that it can not",
     Effect.gen(function*() {
       const { acquire, query, store } = yield* opened
