@@ -9,7 +9,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as PostgresServer from "../../test/support/PostgresServer.ts"
 import * as TcpRelay from "../../test/support/TcpRelay.ts"
-import { hold } from "./holder.ts"
+import { hold, session } from "./holder.ts"
 
 /** Of which every part of a fault is made: what it may hurt. */
 export interface Ground {
@@ -57,16 +57,26 @@ const faultsOf = {
       100,
       server.execute(`select pg_cancel_backend(pid) from pg_stat_activity where ${backends} and state = 'active'`)
     ),
-  /** Another program that takes all connections; the service's own are ended, so that it needs new ones. */
+  /** Another program that takes all connections; the service's own are ended until it has those, too. */
   pool: Effect.fnUntraced(function*({ server }) {
     const [row] = yield* server.execute("select current_setting('max_connections')::int as most")
-    const holders = yield* Effect.forEach(
-      Array.from({ length: Number(row?.["most"]) }),
-      () => Effect.option(hold(server, "select 1")),
-      { concurrency: 1 }
+    const holders: Array<Undo> = []
+    const end = yield* session(server)
+    const take = Effect.tap(Effect.option(hold(server, "select 1")), (holder) =>
+      Effect.sync(() => {
+        if (holder._tag === "Some") holders.push(holder.value)
+      }))
+    yield* Effect.replicateEffect(take, Number(row?.["most"]), { discard: true })
+    // Each that is ended leaves a place, which is taken by who is there first.
+    yield* Effect.replicateEffect(
+      Effect.andThen(
+        Effect.ignore(end(`select pg_terminate_backend(pid) from pg_stat_activity where ${backends}`)),
+        Effect.replicateEffect(take, 8, { concurrency: 8, discard: true })
+      ),
+      40,
+      { discard: true }
     )
-    yield* Effect.ignore(hold(server, `select pg_terminate_backend(pid) from pg_stat_activity where ${backends}`))
-    return Effect.forEach(holders, (holder) => holder._tag === "Some" ? holder.value : Effect.void, { discard: true })
+    return Effect.suspend(() => Effect.forEach(holders, (holder) => holder, { discard: true }))
   }),
   /** A disk without room for another page of Lull's tables. */
   full: ({ disk }) =>
