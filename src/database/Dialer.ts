@@ -63,8 +63,11 @@ const forgottenAfter = 30_000
 
 const minute = 60_000
 
-/** In a minute, from the first failure on: promise 2 of the architecture. */
-const mostAttempts = 75
+/** An attempt that is refused for how it began may knock twice more, with less (`SessionSettings`). */
+const mostAgain = 2
+
+/** In a minute, from the first failure on: with those, the 75 of promise 2 of the architecture. */
+const mostAttempts = 75 - mostAgain
 
 /** The shares of it. What is missing of these costs some speed; the others are needed to do anything. */
 const budget: Readonly<Record<Kind, number>> = {

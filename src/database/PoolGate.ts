@@ -23,8 +23,8 @@ export interface Options<C, E> {
   readonly close: (connection: C, error: Error | undefined) => void
   /** It may be lent. */
   readonly isSound: (connection: C) => boolean
-  /** Calls back when the connection has ended, whoever ended it. */
-  readonly onClosed: (connection: C, closed: () => void) => void
+  /** Calls back when the connection has ended; `isBroken`: not because it was closed. */
+  readonly onClosed: (connection: C, closed: (isBroken: boolean) => void) => void
   readonly most: () => number
   /** Milliseconds until it is worth to try to open another. */
   readonly retryAfter: (place: Place) => number
@@ -112,9 +112,9 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
   const discard = (member: Member<C>, error?: Error) => {
     if (members.has(member)) {
       closing++
-      options.onClosed(member.connection, () => {
+      options.onClosed(member.connection, (isBroken) => {
         closing--
-        isPlaceFree = true
+        isPlaceFree ||= !isBroken
         if (waiters.size > 0) wanted.openUnsafe()
       })
     }

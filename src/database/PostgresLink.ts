@@ -164,7 +164,7 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
       runFork(error === undefined ? closePolitely(connection) : close(connection, error))
     },
     isSound: ({ connector }) => connector.isSound(),
-    onClosed: ({ connector }, closed) => connector.onClosed(closed),
+    onClosed: ({ connector }, closed) => connector.onClosed((error) => closed(error !== undefined)),
     most: () => isCareful ? Math.min(carefulConnections, maxConnections) : maxConnections,
     retryAfter: (place) => dialer.retryAfter({ server: target.name, kind: kindOf(place) }),
     atOnce: () => dialer.isTroubled(target.name) ? 1 : loginsAtOnce,

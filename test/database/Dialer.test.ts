@@ -17,14 +17,22 @@ const makeServer = () => {
   return {
     attempts,
     mostInFlight: () => mostInFlight,
-    answer: (kind: Dialer.Kind, answer: Effect.Effect<void, SqlError>) => (connected: () => void) =>
-      Effect.gen(function*() {
-        attempts.push({ at: yield* Clock.currentTimeMillis, kind })
-        inFlight++
-        mostInFlight = Math.max(mostInFlight, inFlight)
-        connected()
-        yield* answer
-      }).pipe(Effect.ensuring(Effect.sync(() => inFlight--)))
+    /** `again`: how often it is asked in another way. */
+    answer:
+      (kind: Dialer.Kind, answer: Effect.Effect<void, SqlError>, again = 0) =>
+      (connected: () => void, asksAgain: () => void) =>
+        Effect.gen(function*() {
+          const at = yield* Clock.currentTimeMillis
+          attempts.push({ at, kind })
+          for (let index = 0; index < again; index++) {
+            asksAgain()
+            attempts.push({ at, kind })
+          }
+          inFlight++
+          mostInFlight = Math.max(mostInFlight, inFlight)
+          connected()
+          yield* answer
+        }).pipe(Effect.ensuring(Effect.sync(() => inFlight--)))
   }
 }
 
@@ -138,6 +146,46 @@ describe("Dialer", () => {
       assert.strictEqual(attempts.length, 3)
     }))
 
+  it.effect("does not let one server wait for another", () =>
+    Effect.gen(function*() {
+      const dialer = yield* Dialer.make
+      const silent = makeServer()
+      const well = makeServer()
+      yield* Effect.ignore(dialer.dial({ server: "silent", kind: "listener" }, silent.answer("listener", refused)))
+      yield* TestClock.adjust("1 second")
+      yield* Effect.forkChild(
+        dialer.dial({ server: "silent", kind: "listener" }, silent.answer("listener", Effect.never))
+      )
+      yield* TestClock.adjust("10 millis")
+      yield* dialer.dial({ server: "well", kind: "work" }, well.answer("work", Effect.void))
+      assert.strictEqual(silent.attempts.length, 2)
+    }))
+
+  it.effect("is interrupted for a caller that is not, so that this one loses nothing", () =>
+    Effect.gen(function*() {
+      const dialer = yield* Dialer.make
+      const { answer } = makeServer()
+      const dialing = yield* Effect.forkChild(
+        Effect.uninterruptible(dialer.dial({ server, kind: "work" }, answer("work", Effect.never)))
+      )
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.interrupt(dialing)
+    }))
+
+  it.effect("spreads what is left of a minute, so that work is never without a connection for long", () =>
+    Effect.gen(function*() {
+      const dialer = yield* Dialer.make
+      const { answer, attempts } = makeServer()
+      yield* Effect.ignore(dialer.dial({ server, kind: "work" }, answer("work", refused)))
+      for (let at = 0; at < 60_000; at += 50) {
+        yield* Effect.ignore(dialer.dial({ server, kind: "first" }, answer("first", Effect.void)))
+        yield* TestClock.adjust("50 millis")
+      }
+      const gaps = attempts.slice(1).map(({ at }, index) => at - attempts[index]!.at)
+      assert.isAtMost(Math.max(...gaps), 6_000)
+      assert.isAtMost(mostInAMinute(attempts), 75)
+    }))
+
   it.effect("does not lose a turn to somebody who stops waiting for it", () =>
     Effect.gen(function*() {
       const dialer = yield* Dialer.make
@@ -174,12 +222,13 @@ describe("Dialer", () => {
       Effect.gen(function*() {
         const dialer = yield* Dialer.make
         const { answer, attempts } = makeServer()
-        const kinds: ReadonlyArray<Dialer.Kind> = ["probe", "work", "listener", "first"]
+        const kinds: ReadonlyArray<Dialer.Kind> = ["probe", "work", "listener", "first", "replacement"]
         yield* Effect.ignore(dialer.dial({ server, kind: "work" }, answer("work", refused)))
         for (let at = 0; at < 180_000; at += every) {
           for (const kind of kinds) {
             const succeeds = (yield* Random.next) < share
-            yield* Effect.ignore(dialer.dial({ server, kind }, answer(kind, succeeds ? Effect.void : refused)))
+            const again = Math.floor((yield* Random.next) * 3)
+            yield* Effect.ignore(dialer.dial({ server, kind }, answer(kind, succeeds ? Effect.void : refused, again)))
           }
           // It comes and goes for as long as this takes.
           if ((yield* Random.next) < 0.5) yield* dialer.broke(server, 1_000, failure("broken"))
@@ -187,7 +236,7 @@ describe("Dialer", () => {
           yield* TestClock.adjust(every)
         }
         assert.isAtMost(mostInAMinute(attempts), 75)
-        assert.isAtLeast(attempts.filter(({ kind }) => kind === "probe").length, 60)
+        assert.isAtLeast(attempts.filter(({ kind }) => kind === "probe").length, 30)
       }).pipe(Random.withSeed(seed)),
     { arbitrary: { runs: 12 } }
   )

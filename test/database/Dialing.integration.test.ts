@@ -1,6 +1,6 @@
 import { PgClient } from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Data, type Duration, Effect, Exit, Fiber, Layer, Redacted, type Scope } from "effect"
+import { Context, Data, type Duration, Effect, Exit, Fiber, Layer, Redacted, type Scope, Stream } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
@@ -269,6 +269,96 @@ const fullServer = Effect.gen(function*() {
   return child.port
 })
 
+/** A server that does with each of its connections as it is told. */
+const served = (handle: (socket: Socket) => void) =>
+  Effect.callback<number, never, Scope.Scope>((resume) => {
+    const server = createServer(handle)
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address()
+      resume(Effect.as(
+        Effect.addFinalizer(() => Effect.sync(() => server.close())),
+        typeof address === "object" && address !== null ? address.port : 0
+      ))
+    })
+  })
+
+describe("What costs a login", () => {
+  const logins = (server: PostgresServer.PostgresServer) => countInLog(server, "connection authorized")
+
+  test(
+    "is not a statement that is interrupted, whose server has confirmed that it is canceled",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make({ configuration: { log_connections: "on" } })
+      const opened = yield* open({ url: server.url, maxConnections: 1 })
+      yield* untilAvailable(opened)
+      yield* opened.query("select 1")
+      const before = logins(server)
+      for (let index = 0; index < 10; index++) {
+        yield* Effect.timeoutOption(opened.query("select pg_sleep(30)"), "50 millis")
+        yield* opened.query("select 1")
+      }
+      // Heartbeat and listener may have been renewed meanwhile.
+      assert.isAtMost(logins(server) - before, 3)
+    })
+  )
+
+  test(
+    "is a connection that ends under each statement, but ever less often",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make({ configuration: { log_connections: "on" } })
+      const opened = yield* open({ url: server.url })
+      yield* untilAvailable(opened)
+      const before = logins(server)
+      yield* Effect.ignore(opened.query("select pg_terminate_backend(pg_backend_pid())")).pipe(
+        Effect.andThen(Effect.sleep("20 millis")),
+        Effect.replicateEffect(150, { discard: true })
+      )
+      assert.isAtMost(logins(server) - before, 40)
+      assert.strictEqual((yield* opened.state)._tag, "Available")
+    })
+  )
+
+  test(
+    "is a stream of rows, which has a connection of its own, so that other statements go on beside it",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make({ configuration: { log_connections: "on" } })
+      const opened = yield* open({ url: server.url, maxConnections: 1 })
+      yield* untilAvailable(opened)
+      yield* opened.query("create table item (n int)")
+      const before = yield* pidsOf(server)
+      yield* opened.database.write(
+        "test.stream",
+        Effect.flatMap(PgClient, (sql) =>
+          Stream.runForEach(
+            sql<{ readonly n: number }>`select generate_series(1, 5000) as n`.stream,
+            ({ n }) => n % 1000 === 0 ? Effect.asVoid(sql`insert into item values (${n})`) : Effect.void
+          ))
+      )
+      assert.deepStrictEqual(yield* opened.query("select count(*)::int as n from item"), [{ n: 5 }])
+      // The one that was lent is lent again, and that of the stream is gone.
+      yield* Effect.repeat(Effect.sleep("50 millis"), {
+        until: () => Effect.map(pidsOf(server), (pids) => JSON.stringify(pids) === JSON.stringify(before))
+      })
+    })
+  )
+})
+
+describe("A listener with an address of its own that stays silent", () => {
+  test(
+    "holds up nobody, not even the end",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make()
+      const silent = yield* served(() => {})
+      const listenUrl = `postgres://postgres@127.0.0.1:${silent}/postgres?connect_timeout=30`
+      const opened = yield* open({ url: server.url, listenUrl })
+      yield* untilAvailable(opened)
+      const callers = yield* many(opened, 6, 1)
+      yield* atMost(Effect.forEach(callers, Fiber.join), "4 seconds", "six seconds of work on several connections")
+      yield* atMost(opened.close, "5 seconds", "the end")
+    })
+  )
+})
+
 describe("A connection", () => {
   test(
     "is given up within its own bound when packets vanish",
@@ -291,19 +381,6 @@ describe("A connection", () => {
       assert.include(error.message, "no connection within 200 ms")
     })
   )
-
-  /** A server that does with each of its connections as it is told. */
-  const served = (handle: (socket: Socket) => void) =>
-    Effect.callback<number, never, Scope.Scope>((resume) => {
-      const server = createServer(handle)
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address()
-        resume(Effect.as(
-          Effect.addFinalizer(() => Effect.sync(() => server.close())),
-          typeof address === "object" && address !== null ? address.port : 0
-        ))
-      })
-    })
 
   const piece = (type: string, length: number) => {
     const bytes = new Uint8Array(5 + length)
@@ -354,6 +431,39 @@ describe("A connection", () => {
       ))
       yield* until(() => count() >= 1)
       yield* Fiber.interrupt(writing)
+    })
+  )
+
+  test(
+    "that is given up while an answer is owed sends nothing any more",
+    Effect.gen(function*() {
+      let received = 0
+      let ended: Error | undefined
+      let read = () => {}
+      const port = yield* served((socket) => {
+        socket.pause()
+        read = () => socket.resume()
+        socket.on("data", (bytes) => received += bytes.length).on("error", (error) => ended = error)
+      })
+      const connector = Connector.make({
+        host: "127.0.0.1",
+        port,
+        answerWithin: 30_000,
+        loginWithin: 30_000,
+        connectWithin: 5_000,
+        onConnected: () => {},
+        onSilent: () => {},
+        enterFurther: () => () => {}
+      })
+      const stream = connector.stream().on("error", () => {})
+      const sent = 30_000_000
+      stream.write(new Uint8Array(sent))
+      yield* Effect.sleep("300 millis")
+      connector.end(new Error("given up"))
+      read()
+      yield* until(() => ended !== undefined)
+      assert.strictEqual(ended !== undefined && "code" in ended ? ended.code : "", "ECONNRESET")
+      assert.isBelow(received, sent)
     })
   )
 })

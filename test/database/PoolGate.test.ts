@@ -6,7 +6,7 @@ import * as PoolGate from "../../src/database/PoolGate.ts"
 interface Connection {
   readonly id: number
   isSound: boolean
-  closed: Array<() => void>
+  closed: Array<(isBroken: boolean) => void>
   end: "open" | "closed" | "destroyed"
 }
 
@@ -38,14 +38,14 @@ const makeGate = Effect.fnUntraced(function*(
       if (connection.end !== "open") return
       const end = Effect.sync(() => {
         connection.end = error === undefined ? "closed" : "destroyed"
-        for (const closed of connection.closed.splice(0)) closed()
+        for (const closed of connection.closed.splice(0)) closed(false)
       })
       runFork(Effect.delay(end, error === undefined ? options.lingers ?? 0 : 0))
     },
     isSound: (connection) => connection.isSound,
     onClosed: (connection, closed) => {
       if (connection.end === "open") connection.closed.push(closed)
-      else closed()
+      else closed(false)
     },
     most: () => options.most ?? 10,
     retryAfter: () => server.retryAfter,
@@ -96,6 +96,25 @@ describe("PoolGate", () => {
       assert.isTrue(exits.every(Exit.isSuccess))
     }))
 
+  it.effect("replaces one that it gave up when the server has let it go, and fails nobody meanwhile", () =>
+    Effect.gen(function*() {
+      const { gate, many, server } = yield* makeGate({ room: 1, lingers: "100 millis" })
+      const [first] = yield* many(1, "10 millis")
+      yield* TestClock.adjust("20 millis")
+      yield* Fiber.join(first!)
+      for (let round = 0; round < 5; round++) {
+        gate.renew()
+        const callers = yield* many(3, "10 millis")
+        yield* TestClock.adjust("2 seconds")
+        const exits = yield* Effect.forEach(callers, Fiber.join)
+        assert.isTrue(exits.every(Exit.isSuccess), `round ${round}: ${exits.map(String).join()}`)
+        // It was refused of late, also where the next one is let in.
+        assert.strictEqual(gate.stats().open, 1)
+      }
+      // Refused once, when it did not know yet that there is room for one.
+      assert.isAtMost(server.attempts, 7)
+    }))
+
   it.effect("fails those who wait with the reason when nothing at all is open", () =>
     Effect.gen(function*() {
       const { busy, many } = yield* makeGate({ room: 0 })
@@ -127,7 +146,7 @@ describe("PoolGate", () => {
       yield* TestClock.adjust("1 millis")
       const id = yield* Fiber.join(last)
       server.all[id]!.isSound = false
-      server.all[id]!.closed.splice(0).forEach((closed) => closed())
+      server.all[id]!.closed.splice(0).forEach((closed) => closed(true))
       assert.notStrictEqual(yield* busy(0), id)
       assert.strictEqual(server.attempts, 2)
     }))

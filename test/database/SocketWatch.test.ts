@@ -35,6 +35,28 @@ describe("Answers of a server", () => {
     assert.isFalse(answers.isWhole())
   })
 
+  it("tell with which error the server closes, however the bytes come, and in whatever language", () => {
+    const error = (fields: string) => {
+      const text = Buffer.from(`${fields}\0\0`)
+      const bytes = message("E", text.length)
+      bytes.set(text, 5)
+      return bytes
+    }
+    for (const size of [1, 3, 1_000]) {
+      const answers = makeAnswers()
+      const read = (bytes: Uint8Array) => {
+        for (let at = 0; at < bytes.length; at += size) answers.read(bytes.subarray(at, at + size))
+      }
+      read(error("SFEHLER\0VERROR\0C57014\0MAnfrage wird abgebrochen"))
+      assert.deepStrictEqual([answers.canceled(), answers.fatal()], [1, undefined])
+      read(error("SERROR\0VERROR\0C23505\0Mduplicate VFATAL"))
+      assert.deepStrictEqual([answers.canceled(), answers.fatal(), answers.hasBeenReady()], [1, undefined, false])
+      read(message("Z", 1))
+      read(error("SFATAL\0VFATAL\0C57P01\0Mterminating"))
+      assert.deepStrictEqual([answers.canceled(), answers.fatal(), answers.hasBeenReady()], [1, "57P01", true])
+    }
+  })
+
   it.prop(
     "are whole at the same place, however the bytes come",
     [

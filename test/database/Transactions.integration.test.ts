@@ -87,6 +87,37 @@ describe("a transaction of an application", () => {
   }
 
   test(
+    "is one also when it begins in work that is nested in other work, while other connections are idle",
+    Effect.gen(function*() {
+      const { counts, database, query, store } = yield* opened
+      yield* Effect.forEach(Array.from({ length: 6 }), () => query("select pg_sleep(0.1)"), { concurrency: 6 })
+      const jobs = yield* newJobs([{}])
+      const nested = database.write(
+        "App.inner",
+        Effect.flatMap(PgClient, (sql) =>
+          sql.withTransaction(Effect.gen(function*() {
+            yield* sql`insert into app values (1)`
+            yield* store.submit(jobs)
+            return yield* Effect.fail("the application changed its mind")
+          })))
+      )
+      const inTransaction = database.write(
+        "App.outer",
+        Effect.flatMap(PgClient, (sql) => Effect.andThen(sql`insert into app values (2)`, nested))
+      )
+      assert.strictEqual(yield* Effect.flip(inTransaction), "the application changed its mind")
+      assert.deepStrictEqual(yield* counts, { app: 1, jobs: 0 })
+      assert.strictEqual(
+        yield* Effect.flip(
+          database.write("App.outer", Effect.flatMap(PgClient, (sql) => sql.withTransaction(nested)))
+        ),
+        "the application changed its mind"
+      )
+      assert.deepStrictEqual(yield* counts, { app: 1, jobs: 0 })
+    })
+  )
+
+  test(
     "fails with a connection that was lost, and leaves nothing",
     Effect.gen(function*() {
       const { counts, database, store } = yield* opened
