@@ -238,24 +238,26 @@ const make = Effect.fnUntraced(function*(options: Options) {
   ) =>
     Effect.flatMap(monotonicMillis, (startedAt) =>
       effect.pipe(
-        Effect.tap(() => {
-          admissions.succeeded(caller)
-          return Metric.update(done, 1)
-        }),
-        Effect.catchCause((cause) => translate<E>(what, caller, startedAt, cause)),
-        // A trial whose caller has gone would be waited for.
-        Effect.onInterrupt(() => Effect.sync(() => admissions.withoutEvidence(caller)))
+        Effect.tap(() =>
+          Effect.flatMap(monotonicMillis, (at) => {
+            admissions.succeeded(caller, { at, lane: what.lane ?? "pool" })
+            return Metric.update(done, 1)
+          })
+        ),
+        Effect.catchCause((cause) => translate<E>(what, caller, startedAt, cause))
       ))
 
-  const overHeartbeat = <A, E, R>(what: Work, caller: Caller, work: Effect.Effect<A, E, R>) =>
-    settled(what, caller, attempt({ ...what, lane: "heartbeat" }, work, Duration.min(heartbeatLane, deadline)))
+  const overHeartbeat = <A, E, R>({ kind, operation }: Work, caller: Caller, work: Effect.Effect<A, E, R>) => {
+    const what: Work = { kind, operation, lane: "heartbeat" }
+    return settled(what, caller, attempt(what, work, Duration.min(heartbeatLane, deadline)))
+  }
 
   /** Over the pool; and over the heartbeat's connection, if the pool does not answer soon, or has none. */
   const vitally = <A, E, R>(what: Work, caller: Caller, work: Effect.Effect<A, E, R>) =>
     Effect.catchIf(
       settled(what, caller, attempt(what, work, Duration.min(vitalPatience, deadline))),
       (error) => error instanceof Unavailable.DatabaseUnavailable && error.cause !== undefined,
-      () => overHeartbeat({ ...what, lane: "heartbeat" }, caller, work)
+      () => overHeartbeat(what, caller, work)
     )
 
   /** The heartbeat's connection may have broken as well, and is made anew in a moment. */
@@ -273,29 +275,37 @@ const make = Effect.fnUntraced(function*(options: Options) {
       return Effect.ensuring(work, Effect.sync(() => applications--))
     })
 
+  const admitted = <A, E, R>(
+    how: "Pass" | "HeartbeatOnly",
+    what: Work,
+    caller: Caller,
+    work: Effect.Effect<A, E, R>,
+    left: Duration.Duration
+  ) => {
+    if (how === "HeartbeatOnly") return Effect.retry(overHeartbeat(what, caller, work), whileHeartbeatIsRenewed)
+    if (caller.whose === "vital") return vitally(what, caller, work)
+    const once = attempt(what, work, left)
+    return settled(what, caller, caller.whose === "own" ? once : counted(once))
+  }
+
   const outside = <A, E, R>(
     what: Work,
     caller: Caller,
     work: Effect.Effect<A, E, R>,
     left: Duration.Duration
   ) =>
-    Effect.flatMap(admissions.admit(caller), (admission) => {
-      switch (admission._tag) {
-        case "Refused":
-          return Effect.andThen(
+    // From the admission on, so that there is no moment in which an interruption leaves it without an answer.
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(admissions.admit(caller), (admission) =>
+        admission._tag === "Refused"
+          ? Effect.andThen(
             Metric.update(refused, 1),
             Effect.fail(unavailableFor(what, admission.refusal, "notDone"))
           )
-        case "HeartbeatOnly":
-          return Effect.retry(overHeartbeat(what, caller, work), whileHeartbeatIsRenewed)
-        case "Pass":
-          return caller.whose === "vital"
-            ? vitally(what, caller, work)
-            : caller.whose === "own"
-            ? settled(what, caller, attempt(what, work, left))
-            : settled(what, caller, counted(attempt(what, work, left)))
-      }
-    })
+          : restore(admitted(admission._tag, what, caller, work, left)).pipe(
+            Effect.onInterrupt(() => Effect.sync(() => admissions.withoutEvidence(caller)))
+          ))
+    )
 
   /** Until the first probe has decided, work waits, within its deadline. */
   const whenDecided = <A, E, R>(work: (left: Duration.Duration) => Effect.Effect<A, E, R>) =>
@@ -367,8 +377,8 @@ const verdictWithin = (ended: Ended, isOwn: boolean): Duration.Duration | undefi
   if (ended._tag === "Overdue") return Duration.millis(500)
   if (ended._tag !== "Statement") return undefined
   if (!isOwn) return Unavailable.isSuspicious(ended) ? Duration.millis(500) : undefined
-  // A heartbeat waits for locks, too, and tries twice.
-  return ended.trouble === "Locked" || ended.trouble === "Slow" ? Duration.millis(1_500) : undefined
+  // A heartbeat waits for locks, too, and tries twice; and it may have to wait for its turn (`AskedBeats`).
+  return ended.trouble === "Locked" || ended.trouble === "Slow" ? Duration.millis(2_000) : undefined
 }
 
 const abortSql = `do $lull$ begin raise exception 'work inside this transaction has failed'; end $lull$`

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Random, SubscriptionRef } from "effect"
+import { Effect, Exit, Fiber, Layer, Random, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import { Availability } from "../../src/database/Availability.ts"
 import { Database } from "../../src/database/Database.ts"
@@ -216,6 +216,62 @@ describe("Degraded", () => {
       { kind: "canceled", operation: "test.canceled" },
       { kind: "conflict", operation: "test.conflict" }
     ]))))
+
+  it.effect("is over when an operation works again, though its trials came to nothing because applications were at work", () => {
+    const { layer, lines } = collectLines()
+    return Effect.gen(function*() {
+      const database = yield* Database
+      const own = yield* caller("own", "test.own")
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual((yield* state)._tag, "Degraded")
+      const application = yield* database.read("test.application", Effect.sleep("4 seconds")).pipe(
+        Effect.forever,
+        Effect.forkScoped
+      )
+      yield* TestClock.adjust("8 seconds")
+      yield* Fiber.interrupt(application)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual((yield* state)._tag, "Available")
+      assert.isAbove(own.done, 20)
+      assert.match(lines.at(-1)?.text ?? "", /^database no longer degraded/)
+    }).pipe(
+      Effect.provide(scripted([
+        { kind: "full", operation: "test.own", for: "500 millis" },
+        { kind: "slow", operation: "test.own", delay: "10 seconds", for: "9 seconds" }
+      ])),
+      Effect.provide(layer)
+    )
+  })
+
+  for (const kind of ["locked", "hung"] as const) {
+    it.effect(`is over when an operation works again, though what its trial met was nobody's verdict: ${kind}`, () =>
+      Effect.gen(function*() {
+        yield* caller("own", "test.own")
+        yield* TestClock.adjust("20 seconds")
+        assert.strictEqual((yield* state)._tag, "Available")
+      }).pipe(Effect.provide(scripted([
+        { kind: "full", operation: "test.own", for: "500 millis" },
+        { kind: "connectionDropped", operation: "test.own", at: "500 millis", for: "3 seconds" },
+        { kind, operation: "Availability.probe", at: "500 millis", for: "3 seconds" }
+      ]))))
+  }
+
+  it.effect("is told with the fields of its state, and no others", () =>
+    Effect.gen(function*() {
+      yield* caller("own", "test.own")
+      yield* TestClock.adjust("5 seconds")
+      assert.hasAllKeys(yield* state, [
+        "_tag",
+        "reason",
+        "detail",
+        "lastError",
+        "since",
+        "attempts",
+        "nextAttempt",
+        "server",
+        "epoch"
+      ])
+    }).pipe(Effect.provide(scripted([{ kind: "full", operation: "test.own" }]))))
 
   it.effect("says in a caller's error what the server said, and carries it", () =>
     Effect.gen(function*() {
