@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Random, SubscriptionRef } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Random, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import { Availability } from "../../src/database/Availability.ts"
 import { Database } from "../../src/database/Database.ts"
+import { within } from "../../src/database/Deadline.ts"
+import { Link } from "../../src/database/Link.ts"
+import * as ScriptedLink from "../../src/database/ScriptedLink.ts"
 import type { Reason } from "../../src/database/Unavailable.ts"
 import { Loops } from "../../src/loop/Loops.ts"
 import * as Outage from "../../src/testing/Outage.ts"
@@ -50,7 +53,7 @@ const aMinuteOf = Effect.fnUntraced(function*(reason: Reason, lines: ReadonlyArr
   yield* TestClock.adjust("40 seconds")
   assert.isAtMost(lines.length, 8)
   assert.match(lines[0]?.text ?? "", new RegExp(`^database degraded \\(${reason}: `))
-  assert.match(lines.at(-1)?.text ?? "", /^database no longer degraded after (59s|1m)/)
+  assert.match(lines.at(-1)?.text ?? "", /^database no longer degraded after (5[5-9]s|1m)/)
 })
 
 const minute = { at: "10 seconds", for: "1 minute" } as const
@@ -72,6 +75,23 @@ describe("Degraded", () => {
         Effect.provide(scripted([{ kind: "poolRefused", ...minute }])),
         Effect.provide(layer),
         Random.withSeed("pool")
+      )
+    })
+
+    it.effect(`is known, told and over within seconds when new connections get no answer${when}`, () => {
+      const { layer, lines } = collectLines()
+      return Effect.gen(function*() {
+        const own = withCallers ? yield* caller("own", "test.own") : undefined
+        const vital = yield* caller("vital", "test.vital")
+        yield* aMinuteOf("Hung", lines)
+        if (own !== undefined) assert.isAtMost(own.met, 3)
+        // It waits for the pool once.
+        assert.deepStrictEqual([vital.met, vital.refused], [0, 0])
+        assert.isAbove(vital.done, 600)
+      }).pipe(
+        Effect.provide(scripted([{ kind: "poolHung", ...minute }])),
+        Effect.provide(layer),
+        Random.withSeed("logins")
       )
     })
 
@@ -104,6 +124,25 @@ describe("Degraded", () => {
       )
     })
   }
+
+  it.effect("is not what a pool is whose connections are all busy with the work of applications", () => {
+    const { layer, lines } = collectLines()
+    const busy = Layer.effect(
+      Link,
+      Effect.map(Link, (inner) => Link.of({ ...inner, reach: within(Effect.never, Duration.seconds(1)) }))
+    ).pipe(Layer.provide(ScriptedLink.layer(Outage.none)))
+    return Effect.gen(function*() {
+      const availability = yield* Availability
+      for (let count = 0; count < 60; count++) {
+        yield* TestClock.adjust("1 second")
+        assert.isTrue(availability.isOpen() || count < 2)
+      }
+      assert.deepStrictEqual(lines, [])
+    }).pipe(
+      Effect.provide(Database.layerLink().pipe(Layer.provide(busy), Layer.provide(Loops.layer))),
+      Effect.provide(layer)
+    )
+  })
 
   it.effect("has the attempts of one, however many operations fail", () =>
     Effect.gen(function*() {
