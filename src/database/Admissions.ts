@@ -34,8 +34,8 @@ export class Admissions extends Context.Service<Admissions, {
   readonly admit: (caller: Caller) => Effect.Effect<Admission>
   /** `at`: monotonic milliseconds. `lane`: on whose connection it was done. */
   readonly succeeded: (caller: Caller, how: { readonly at: number; readonly lane: "pool" | "heartbeat" }) => void
-  /** Work ended in a way that may say something of the database. */
-  readonly failed: (caller: Caller, ended: Ended) => Effect.Effect<void>
+  /** Work ended in a way that may say something of the database. `isByOthers`: and nothing of its operation. */
+  readonly failed: (caller: Caller, ended: Ended, isByOthers: boolean) => Effect.Effect<void>
   /** Work ended in a way that says nothing. */
   readonly withoutEvidence: (caller: Caller) => void
   /** Why callers are not served now; `undefined` if they are. */

@@ -494,7 +494,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       })
     })
 
-  const failed = Effect.fnUntraced(function*({ operation, whose }: Caller, ended: Ended) {
+  const failed = Effect.fnUntraced(function*({ operation, whose }: Caller, ended: Ended, isByOthers: boolean) {
     const at = yield* monotonicMillis
     if (whose === "vital" && !isHarmless(ended)) vitalFailedAt = at
     if (ended._tag === "NoConnection") {
@@ -502,7 +502,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       breakers.withoutEvidence(operation)
       return doubt()
     }
-    if (whose === "application") {
+    if (whose === "application" || isByOthers) {
       breakers.withoutEvidence(operation)
       if (ended._tag === "Overdue" || isSuspicious(ended)) wantBeat()
       return

@@ -222,7 +222,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       return yield* Effect.failCause(withoutDatabaseErrors<E>(cause))
     }
     const ended = endedBy(error, (yield* monotonicMillis) - startedAt)
-    yield* admissions.failed(reporterOf(what, caller, ended, applications > 0), ended)
+    yield* admissions.failed(caller, ended, isByOthers(what, ended, applications > 0))
     const told = yield* tell(what, caller, ended, error)
     yield* Metric.update(told._tag === "QueryFailed" ? failed : unavailable, 1)
     return yield* told
@@ -338,7 +338,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const caller: Caller = { operation: what.operation, whose: "application" }
     if (ended._tag !== "Overdue" && ended._tag !== "Statement") {
       yield* Metric.update(unavailable, 1)
-      yield* admissions.failed(caller, { ...ended, _tag: "Lost" })
+      yield* admissions.failed(caller, { ...ended, _tag: "Lost" }, false)
       return yield* yield* tell(what, caller, ended, error)
     }
     yield* abort(what)
@@ -387,18 +387,11 @@ const abortSql = `do $lull$ begin raise exception 'work inside this transaction 
 const abortWithin = Duration.millis(500)
 
 /**
- * In whose name a failure is reported. Own work that waited while applications were at work says nothing: they may have held
- * all connections. What the heartbeat's connection met is for the next heartbeat to find.
+ * Whether a failure says nothing of the operation. Own work that waited while applications were at work: they may have held all
+ * connections. What the heartbeat's connection met is for the next heartbeat to find.
  */
-const reporterOf = (
-  what: Work,
-  caller: Caller,
-  ended: Ended,
-  isShared: boolean
-): Caller => {
-  const isByOthers = (ended._tag === "Overdue" && isShared) || (ended._tag !== "Statement" && what.lane === "heartbeat")
-  return isByOthers ? { ...caller, whose: "application" } : caller
-}
+const isByOthers = (what: Work, ended: Ended, isShared: boolean) =>
+  (ended._tag === "Overdue" && isShared) || (ended._tag !== "Statement" && what.lane === "heartbeat")
 
 /**
  * The database's part in a cause. A connection lost in a transaction also fails its `ROLLBACK`, and then the driver's

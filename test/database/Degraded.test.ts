@@ -211,6 +211,20 @@ describe("Degraded", () => {
       assert.isAtMost(availability.writableMillis() - before, 3_000)
     }).pipe(Effect.provide(scripted([{ kind: "timedOut", operation: "test.vital", at: "10 seconds" }]))))
 
+  it.effect("counts no time as writable in which leases could not be renewed, also while applications are at work", () =>
+    Effect.gen(function*() {
+      const database = yield* Database
+      yield* caller("vital", "test.vital")
+      yield* database.read("test.application", Effect.sleep("4 seconds")).pipe(Effect.forever, Effect.forkScoped)
+      yield* TestClock.adjust("12 seconds")
+      const availability = yield* Availability
+      const before = availability.writableMillis()
+      yield* TestClock.adjust("50 seconds")
+      assert.isAtMost(availability.writableMillis() - before, 4_000)
+    }).pipe(Effect.provide(scripted([
+      { kind: "slow", delay: "10 seconds", operation: "test.vital", at: "10 seconds" }
+    ]))))
+
   for (
     const kind of [
       "locked",
