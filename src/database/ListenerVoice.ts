@@ -33,23 +33,23 @@ const mostCauses = 8
 
 export const make = (): ListenerVoice => {
   const said = new Set<string>()
-  let since: number | undefined
+  /** Since when each cause was met. */
+  const met = new Map<string, number>()
   let seenEpoch: number | undefined
   return {
     failed: ({ at, deafSince, epoch, isCertain = false, text }) => {
-      if (seenEpoch !== epoch) since = undefined
+      if (seenEpoch !== epoch) met.clear()
       seenEpoch = epoch
-      since ??= deafSince
       const kind = maskText(text)
+      const since = met.get(kind) ?? deafSince
+      if (met.size < mostCauses) met.set(kind, since)
       if ((!isCertain && at - since < worthSaying) || said.has(kind) || said.size >= mostCauses) return undefined
       said.add(kind)
       return `notifications of the database do not arrive, jobs are found by polling meanwhile: ${text}`
     },
-    interrupted: () => {
-      since = undefined
-    },
+    interrupted: () => met.clear(),
     well: () => {
-      since = undefined
+      met.clear()
       if (said.size === 0) return undefined
       said.clear()
       return "notifications of the database arrive again"
