@@ -32,13 +32,14 @@ export type Ended = Failure | { readonly _tag: "Overdue"; readonly detail: strin
 export class Admissions extends Context.Service<Admissions, {
   /** Asked before each call. What is admitted has to be answered with one of the next three. */
   readonly admit: (caller: Caller) => Effect.Effect<Admission>
-  readonly succeeded: (caller: Caller) => void
-  /** Work ended in a way that may say something of the database. */
-  readonly failed: (caller: Caller, ended: Ended) => Effect.Effect<void>
+  /** `at`: monotonic milliseconds. `lane`: on whose connection it was done. */
+  readonly succeeded: (caller: Caller, how: { readonly at: number; readonly lane: "pool" | "heartbeat" }) => void
+  /** Work ended in a way that may say something of the database. `isByOthers`: and nothing of its operation. */
+  readonly failed: (caller: Caller, ended: Ended, isByOthers: boolean) => Effect.Effect<void>
   /** Work ended in a way that says nothing. */
   readonly withoutEvidence: (caller: Caller) => void
   /** Why callers are not served now; `undefined` if they are. */
   readonly refusal: Effect.Effect<Refusal | undefined>
-  /** Asks for a heartbeat, and waits until it has decided, but not for longer than this. */
+  /** Asks for a heartbeat, and waits until it has decided, or one that is under way has found a trouble; not for longer than this. */
   readonly verdict: (within: Duration.Duration) => Effect.Effect<void>
 }>()("lull/database/Admissions") {}

@@ -22,11 +22,12 @@ import * as Backoff from "../loop/Backoff.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
 import { type Admission, Admissions, type Caller, type Ended, type Refusal } from "./Admissions.ts"
+import * as AskedBeats from "./AskedBeats.ts"
 import * as Breakers from "./Breakers.ts"
-import { Link, type ServerIdentity } from "./Link.ts"
+import { Link, NothingOpen, type ServerIdentity } from "./Link.ts"
 import * as OutageVoice from "./OutageVoice.ts"
 import * as ServerHistory from "./ServerHistory.ts"
-import { type Classified, classify, describe, judge, type Reason } from "./Unavailable.ts"
+import { type Classified, classify, describe, isSuspicious, judge, type Reason } from "./Unavailable.ts"
 import * as WritableTime from "./WritableTime.ts"
 
 /** Times are milliseconds of the Unix epoch. */
@@ -129,6 +130,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let asked = Latch.makeUnsafe(false)
   let answered = asked
   const breakers = Breakers.make()
+  const askedBeats = AskedBeats.make()
   const history = ServerHistory.make()
   const writable = WritableTime.make(beatEvery + longestBeat)
   let voice: OutageVoice.Voice = OutageVoice.silent
@@ -144,8 +146,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let epoch = 0
   /** Attempts that have not been told yet. */
   let attempts = 0
-  /** Work got through since the last heartbeat. */
-  let wasPoolUsed = false
+  /** When work last got through on a connection of the pool. */
+  let poolUsedAt = Number.NEGATIVE_INFINITY
   let vitalFailedAt: number | undefined
   let trialStep = yield* Schedule.toStep(Backoff.database)
 
@@ -164,11 +166,17 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   // --- heartbeats
 
+  const probe = (fresh: boolean) =>
+    Effect.flatMap(monotonicMillis, (at) => {
+      askedBeats.made(at)
+      return link.probe(fresh)
+    })
+
   /** A probe over the kept connection; and if that is broken, over a new one before anybody calls it an outage. */
   const beat = Effect.catchCauseIf(
-    Effect.map(link.probe(false), (server) => ({ server, renewed: false })),
+    Effect.map(probe(false), (server) => ({ server, renewed: false })),
     (cause) => !Cause.hasInterrupts(cause) && !isAnswer(classifyCause(cause).reason),
-    () => Effect.map(link.probe(true), (server) => ({ server, renewed: true }))
+    () => Effect.map(probe(true), (server) => ({ server, renewed: true }))
   )
 
   /** The heartbeat was written, at this time. */
@@ -209,16 +217,16 @@ const make = Effect.fnUntraced(function*(options: Options) {
    * answer: slow work of an application is nobody's trouble.
    */
   const lookAtPool = Effect.gen(function*() {
-    for (let attempt = 1;; attempt++) {
+    for (let attempt = poolTrouble === undefined ? 1 : 2;; attempt++) {
       const exit = yield* Effect.exit(link.reach)
       if (Exit.isSuccess(exit)) {
         poolTrouble = undefined
         return
       }
-      const failure = judge(Cause.squash(exit.cause), false)
-      if (failure._tag !== "NoConnection") return
+      const found = poolTroubleOf(Cause.squash(exit.cause))
+      if (found === undefined) return
       if (attempt < 2) continue
-      poolTrouble = { reason: failure.reason, detail: failure.detail }
+      poolTrouble = found
       return
     }
   })
@@ -240,20 +248,22 @@ const make = Effect.fnUntraced(function*(options: Options) {
       attempts = 0
       yield* say(OutageVoice.available(voice, at, calls))
     } else {
+      const { detail, reason } = found
       const before = current._tag === "Degraded" ? current : undefined
       const tried = before === undefined ? Math.max(1, attempts) : attempts
       attempts = 0
       yield* SubscriptionRef.set(state, {
         _tag: "Degraded",
-        ...found,
-        lastError: found.detail,
+        reason,
+        detail,
+        lastError: detail,
         since: before?.since ?? now,
         attempts: (before?.attempts ?? 0) + tried,
         nextAttempt: now + Math.max(0, nextTrial - at),
         server: history.last(),
         epoch
       })
-      yield* say(OutageVoice.degraded(voice, { at, ...found, attempts: tried }))
+      yield* say(OutageVoice.degraded(voice, { at, reason, detail, attempts: tried }))
     }
     yield* isServed() ? served.open : served.close
   })
@@ -307,11 +317,12 @@ const make = Effect.fnUntraced(function*(options: Options) {
         yield* renewTo(server, at)
       }
       // What broke together with the heartbeat's own connection was one event, and is over.
-      if (!renewed) { for (const { failure, operation } of undecided) yield* count(operation, failure) }
+      if (!renewed) { for (const { failure, operation } of undecided.splice(0)) yield* count(operation, failure) }
     }
-    // While nobody works, nobody else would find out.
-    const isIdle = !wasPoolUsed && poolTrouble === undefined
-    wasPoolUsed = false
+    // Each call that was admitted has its answer, or a breaker would wait for it.
+    for (const { operation } of undecided) breakers.withoutEvidence(operation)
+    // While no work gets through, nobody else would find out.
+    const isIdle = at - poolUsedAt > unusedAfter && poolTrouble === undefined
     if (noConnection !== undefined || isIdle || (mayTry && poolTrouble !== undefined)) yield* lookAtPool
     if (poolTrouble !== undefined || lockTrouble !== undefined) attempts++
     // What was reported meanwhile needs another heartbeat.
@@ -337,15 +348,17 @@ const make = Effect.fnUntraced(function*(options: Options) {
     while (true) {
       const dues = [
         ...(lockTrouble === undefined ? [nextBeat] : []),
-        ...(trouble() === undefined ? [] : [nextTrial])
+        ...(trouble() === undefined ? [] : [nextTrial]),
+        ...(isBeatWanted ? [askedBeats.dueAt()] : [])
       ]
-      const wait = isBeatWanted ? 0 : Math.min(...dues) - (yield* monotonicMillis)
+      const wait = Math.min(...dues) - (yield* monotonicMillis)
       if (wait > 0) yield* Effect.raceFirst(Effect.sleep(Math.ceil(wait)), wake.await)
       wake.closeUnsafe()
       at = yield* monotonicMillis
       const mayTry = trouble() !== undefined && at >= nextTrial
       const isTrial = mayTry && (poolTrouble !== undefined || lockTrouble !== undefined)
-      if (isBeatWanted || isTrial || (lockTrouble === undefined && at >= nextBeat)) {
+      const isAsked = isBeatWanted && at >= askedBeats.dueAt()
+      if (isAsked || isTrial || (lockTrouble === undefined && at >= nextBeat)) {
         const cause = yield* beatOnce(at, mayTry)
         if (cause !== undefined) return { cause, startedAt: at, stayed: at - wellSince }
         nextBeat = at + beatEvery
@@ -423,6 +436,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   // --- what the door asks and tells
 
   const wantBeat = () => {
+    if (isBeatWanted) return
     isBeatWanted = true
     wake.openUnsafe()
   }
@@ -480,7 +494,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       })
     })
 
-  const failed = Effect.fnUntraced(function*({ operation, whose }: Caller, ended: Ended) {
+  const failed = Effect.fnUntraced(function*({ operation, whose }: Caller, ended: Ended, isByOthers: boolean) {
     const at = yield* monotonicMillis
     if (whose === "vital" && !isHarmless(ended)) vitalFailedAt = at
     if (ended._tag === "NoConnection") {
@@ -488,7 +502,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
       breakers.withoutEvidence(operation)
       return doubt()
     }
-    if (whose === "application") return wantBeat()
+    if (whose === "application" || isByOthers) {
+      breakers.withoutEvidence(operation)
+      if (ended._tag === "Overdue" || isSuspicious(ended)) wantBeat()
+      return
+    }
     if (ended._tag === "Statement") {
       if (ended.trouble === undefined) return breakers.withoutEvidence(operation)
       const failure = { at, reason: ended.trouble, detail: ended.detail }
@@ -520,8 +538,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   })
   const admissions = Admissions.of({
     admit,
-    succeeded: ({ operation, whose }) => {
-      wasPoolUsed = true
+    succeeded: ({ operation, whose }, { at, lane }) => {
+      if (lane === "pool") poolUsedAt = at
       if (whose === "application") return
       if (whose === "vital") vitalFailedAt = undefined
       if (breakers.succeeded(operation)) wake.openUnsafe()
@@ -534,7 +552,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
         if (!isUp) return Effect.void
         const waiting = asked
         wantBeat()
-        return Effect.asVoid(Effect.timeoutOption(waiting.await, within))
+        // That of a heartbeat which is under way is enough, if it is a trouble.
+        const known = Effect.flatMap(answered.await, () => isServed() ? waiting.await : Effect.void)
+        return Effect.asVoid(Effect.timeoutOption(known, within))
       })
   })
   return Context.make(Availability, availability).pipe(Context.add(Admissions, admissions))
@@ -542,6 +562,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
 /** Milliseconds that a heartbeat may take, and a little more for a process that is busy. */
 const longestBeat = 4_000
+
+/** Milliseconds without any work on the pool after which the prober uses it: what is wrong there is known within 5 s. */
+const unusedAfter = 500
 
 /** A lease that could not be renewed is evidence for so long: workers renew theirs more often. */
 const vitalFailureCounts = 15_000
@@ -568,6 +591,12 @@ const isAnswer = (reason: Reason) => reason === "Hung" || reason === "Locked"
 
 const isLocked = (exit: Exit.Exit<unknown, unknown>) =>
   Exit.isFailure(exit) && classifyCause(exit.cause).reason === "Locked"
+
+const poolTroubleOf = (error: unknown): Found | undefined => {
+  if (error instanceof NothingOpen) return { reason: "Hung", detail: "a new connection gets no answer" }
+  const failure = judge(error, false)
+  return failure._tag === "NoConnection" ? { reason: failure.reason, detail: failure.detail } : undefined
+}
 
 /** The way to the server was broken, so that a pool may go on being refused by its own memory. */
 const isBroken = (found: Found | undefined) => found?.reason === "Unreachable" || found?.reason === "Hung"

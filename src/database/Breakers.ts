@@ -64,8 +64,9 @@ export const forgetAfter = 5_000
 /** How long a step waits for the operation whose turn it is, before it is anybody's. */
 const turnLasts = 250
 
-/** Until the answer to a trial is there, no other is made for this long. */
+/** Until the answer to a trial is there, no other is made for this long: of any operation, and of the same one. */
 const trialLasts = 1_000
+const answerLasts = 10_000
 
 interface Operation {
   reason: Reason
@@ -74,10 +75,14 @@ interface Operation {
   openSince: number | undefined
   lastCall: number
   lastTrial: number
+  /** A trial is under way, since `lastTrial`. */
   isTrying: boolean
   /** Another operation that had failed for the same reason has succeeded. */
   mayTry: boolean
 }
+
+/** An answer that has not come by then does not come any more, and the operation would be refused for ever. */
+const isTrying = (operation: Operation, at: number) => operation.isTrying && at - operation.lastTrial < answerLasts
 
 export const make = (): Breakers => {
   const operations = new Map<string, Operation>()
@@ -95,7 +100,7 @@ export const make = (): Breakers => {
   const isItsTurn = (operation: Operation, at: number) => {
     for (const other of operations.values()) {
       if (
-        other !== operation && other.openSince !== undefined && !other.isTrying &&
+        other !== operation && other.openSince !== undefined && !isTrying(other, at) &&
         other.lastTrial < operation.lastTrial && at - other.lastCall < forgetAfter
       ) return false
     }
@@ -110,7 +115,7 @@ export const make = (): Breakers => {
       if (operation.openSince === undefined) return passes
       const isDue = operation.mayTry ||
         (at >= nextTrial && (isItsTurn(operation, at) || at >= nextTrial + turnLasts))
-      if (operation.isTrying || !isDue) return { _tag: "Refused", ...open(name, operation) }
+      if (isTrying(operation, at) || !isDue) return { _tag: "Refused", ...open(name, operation) }
       if (!operation.mayTry) nextTrial = at + trialLasts
       operation.mayTry = false
       operation.isTrying = true
@@ -162,7 +167,7 @@ export const make = (): Breakers => {
     forget: (at, hasSpace) => {
       let wasOpen = false
       for (const [name, operation] of operations) {
-        if (operation.isTrying || at - operation.lastCall < forgetAfter) continue
+        if (isTrying(operation, at) || at - operation.lastCall < forgetAfter) continue
         if (operation.reason === "Full" && operation.openSince !== undefined && !hasSpace) continue
         operations.delete(name)
         wasOpen ||= operation.openSince !== undefined

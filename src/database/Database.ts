@@ -222,7 +222,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       return yield* Effect.failCause(withoutDatabaseErrors<E>(cause))
     }
     const ended = endedBy(error, (yield* monotonicMillis) - startedAt)
-    yield* admissions.failed(reporterOf(what, caller, ended, applications > 0), ended)
+    yield* admissions.failed(caller, ended, isByOthers(what, ended, applications > 0))
     const told = yield* tell(what, caller, ended, error)
     yield* Metric.update(told._tag === "QueryFailed" ? failed : unavailable, 1)
     return yield* told
@@ -238,24 +238,26 @@ const make = Effect.fnUntraced(function*(options: Options) {
   ) =>
     Effect.flatMap(monotonicMillis, (startedAt) =>
       effect.pipe(
-        Effect.tap(() => {
-          admissions.succeeded(caller)
-          return Metric.update(done, 1)
-        }),
-        Effect.catchCause((cause) => translate<E>(what, caller, startedAt, cause)),
-        // A trial whose caller has gone would be waited for.
-        Effect.onInterrupt(() => Effect.sync(() => admissions.withoutEvidence(caller)))
+        Effect.tap(() =>
+          Effect.flatMap(monotonicMillis, (at) => {
+            admissions.succeeded(caller, { at, lane: what.lane ?? "pool" })
+            return Metric.update(done, 1)
+          })
+        ),
+        Effect.catchCause((cause) => translate<E>(what, caller, startedAt, cause))
       ))
 
-  const overHeartbeat = <A, E, R>(what: Work, caller: Caller, work: Effect.Effect<A, E, R>) =>
-    settled(what, caller, attempt({ ...what, lane: "heartbeat" }, work, Duration.min(heartbeatLane, deadline)))
+  const overHeartbeat = <A, E, R>({ kind, operation }: Work, caller: Caller, work: Effect.Effect<A, E, R>) => {
+    const what: Work = { kind, operation, lane: "heartbeat" }
+    return settled(what, caller, attempt(what, work, Duration.min(heartbeatLane, deadline)))
+  }
 
   /** Over the pool; and over the heartbeat's connection, if the pool does not answer soon, or has none. */
   const vitally = <A, E, R>(what: Work, caller: Caller, work: Effect.Effect<A, E, R>) =>
     Effect.catchIf(
       settled(what, caller, attempt(what, work, Duration.min(vitalPatience, deadline))),
       (error) => error instanceof Unavailable.DatabaseUnavailable && error.cause !== undefined,
-      () => overHeartbeat({ ...what, lane: "heartbeat" }, caller, work)
+      () => overHeartbeat(what, caller, work)
     )
 
   /** The heartbeat's connection may have broken as well, and is made anew in a moment. */
@@ -273,29 +275,37 @@ const make = Effect.fnUntraced(function*(options: Options) {
       return Effect.ensuring(work, Effect.sync(() => applications--))
     })
 
+  const admitted = <A, E, R>(
+    how: "Pass" | "HeartbeatOnly",
+    what: Work,
+    caller: Caller,
+    work: Effect.Effect<A, E, R>,
+    left: Duration.Duration
+  ) => {
+    if (how === "HeartbeatOnly") return Effect.retry(overHeartbeat(what, caller, work), whileHeartbeatIsRenewed)
+    if (caller.whose === "vital") return vitally(what, caller, work)
+    const once = attempt(what, work, left)
+    return settled(what, caller, caller.whose === "own" ? once : counted(once))
+  }
+
   const outside = <A, E, R>(
     what: Work,
     caller: Caller,
     work: Effect.Effect<A, E, R>,
     left: Duration.Duration
   ) =>
-    Effect.flatMap(admissions.admit(caller), (admission) => {
-      switch (admission._tag) {
-        case "Refused":
-          return Effect.andThen(
+    // From the admission on, so that there is no moment in which an interruption leaves it without an answer.
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(admissions.admit(caller), (admission) =>
+        admission._tag === "Refused"
+          ? Effect.andThen(
             Metric.update(refused, 1),
             Effect.fail(unavailableFor(what, admission.refusal, "notDone"))
           )
-        case "HeartbeatOnly":
-          return Effect.retry(overHeartbeat(what, caller, work), whileHeartbeatIsRenewed)
-        case "Pass":
-          return caller.whose === "vital"
-            ? vitally(what, caller, work)
-            : caller.whose === "own"
-            ? settled(what, caller, attempt(what, work, left))
-            : settled(what, caller, counted(attempt(what, work, left)))
-      }
-    })
+          : restore(admitted(admission._tag, what, caller, work, left)).pipe(
+            Effect.onInterrupt(() => Effect.sync(() => admissions.withoutEvidence(caller)))
+          ))
+    )
 
   /** Until the first probe has decided, work waits, within its deadline. */
   const whenDecided = <A, E, R>(work: (left: Duration.Duration) => Effect.Effect<A, E, R>) =>
@@ -328,7 +338,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const caller: Caller = { operation: what.operation, whose: "application" }
     if (ended._tag !== "Overdue" && ended._tag !== "Statement") {
       yield* Metric.update(unavailable, 1)
-      yield* admissions.failed(caller, { ...ended, _tag: "Lost" })
+      yield* admissions.failed(caller, { ...ended, _tag: "Lost" }, false)
       return yield* yield* tell(what, caller, ended, error)
     }
     yield* abort(what)
@@ -367,8 +377,8 @@ const verdictWithin = (ended: Ended, isOwn: boolean): Duration.Duration | undefi
   if (ended._tag === "Overdue") return Duration.millis(500)
   if (ended._tag !== "Statement") return undefined
   if (!isOwn) return Unavailable.isSuspicious(ended) ? Duration.millis(500) : undefined
-  // A heartbeat waits for locks, too, and tries twice.
-  return ended.trouble === "Locked" || ended.trouble === "Slow" ? Duration.millis(1_500) : undefined
+  // A heartbeat waits for locks, too, and tries twice; and it may have to wait for its turn (`AskedBeats`).
+  return ended.trouble === "Locked" || ended.trouble === "Slow" ? Duration.millis(2_000) : undefined
 }
 
 const abortSql = `do $lull$ begin raise exception 'work inside this transaction has failed'; end $lull$`
@@ -377,18 +387,11 @@ const abortSql = `do $lull$ begin raise exception 'work inside this transaction 
 const abortWithin = Duration.millis(500)
 
 /**
- * In whose name a failure is reported. Own work that waited while applications were at work says nothing: they may have held
- * all connections. What the heartbeat's connection met is for the next heartbeat to find.
+ * Whether a failure says nothing of the operation. Own work that waited while applications were at work: they may have held all
+ * connections. What the heartbeat's connection met is for the next heartbeat to find.
  */
-const reporterOf = (
-  what: Work,
-  caller: Caller,
-  ended: Ended,
-  isShared: boolean
-): Caller => {
-  const isByOthers = (ended._tag === "Overdue" && isShared) || (ended._tag !== "Statement" && what.lane === "heartbeat")
-  return isByOthers ? { ...caller, whose: "application" } : caller
-}
+const isByOthers = (what: Work, ended: Ended, isShared: boolean) =>
+  (ended._tag === "Overdue" && isShared) || (ended._tag !== "Statement" && what.lane === "heartbeat")
 
 /**
  * The database's part in a cause. A connection lost in a transaction also fails its `ROLLBACK`, and then the driver's

@@ -1,10 +1,11 @@
 /** What the heartbeat's connection says to the server, as text: it is the same for as long as the process lives. */
 
 /**
- * Milliseconds that the heartbeat waits for a lock. Shorter than the server waits before it looks for deadlocks (1 s), so that
- * a heartbeat never makes somebody else's transaction the victim of one.
+ * The heartbeat asks for its locks again and again, and has none of them in between: who waits for a lock and holds another
+ * makes others the victims of deadlocks, after whatever `deadlock_timeout` the server has. Half a second in all.
  */
-const lockTimeout = 500
+const lockTries = 25
+const lockEvery = 20
 
 /** Without these no job is taken, kept or ended, and no peer is heard of. */
 const tables = ["replica", "worker", "queue", "job", "job_output", "peer", "tunnel"].map((table) => `lull.${table}`)
@@ -17,10 +18,20 @@ const tables = ["replica", "worker", "queue", "job", "job_output", "peer", "tunn
  */
 export const heartbeatSql = (replica: { readonly id: string; readonly name: string }): string =>
   `do $lull$ begin
-    perform set_config('lock_timeout', '${lockTimeout}', true);
-    lock table ${tables} in row exclusive mode;
-    insert into lull.replica (id, name) values (${literal(replica.id)}::uuid, ${literal(replica.name)})
-      on conflict (id) do update set beat_at = now();
+    -- Of locks that cannot be asked for without waiting, as those that a trigger takes.
+    perform set_config('lock_timeout', '${lockEvery}', true);
+    for try in 1..${lockTries} loop
+      begin
+        lock table ${tables} in row exclusive mode nowait;
+        perform from lull.replica where id = ${literal(replica.id)}::uuid for no key update nowait;
+        insert into lull.replica (id, name) values (${literal(replica.id)}::uuid, ${literal(replica.name)})
+          on conflict (id) do update set beat_at = now();
+        return;
+      exception when lock_not_available then
+        if try = ${lockTries} then raise; end if;
+      end;
+      perform pg_sleep(${lockEvery / 1000});
+    end loop;
   end $lull$`
 
 /** A `do` takes no parameters; as hexadecimal digits a text means the same under all settings of the server. */

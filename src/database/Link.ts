@@ -3,7 +3,7 @@
  * that obeys an `Outage`. Not for stores: they pass through `Database`.
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
-import { Context, Effect } from "effect"
+import { Context, Data, Effect } from "effect"
 import type { SqlError } from "effect/sql/SqlError"
 
 /** Which server answered. Another identifier, or a timeline that went back, is another history of the data. */
@@ -35,6 +35,9 @@ export const openTransactionIn = (context: Context.Context<never>): PgClient | u
     : undefined
 }
 
+/** No connection of the pool is open, and none has been opened in the time that there was. */
+export class NothingOpen extends Data.TaggedError("NothingOpen")<{}> {}
+
 export class Link extends Context.Service<Link, {
   /**
    * Writes the heartbeat of this replica: the one proof that the database takes our writes. With `fresh` over a new
@@ -53,7 +56,10 @@ export class Link extends Context.Service<Link, {
   ) => Effect.Effect<A, E | SqlError, Exclude<R, PgClient>>
   /** Whether the fiber is inside an open transaction of this link. */
   readonly inTransaction: Effect.Effect<boolean>
-  /** Takes a connection of the pool, uses it, and gives it back. Bounded in time by itself. */
+  /**
+   * Takes a connection of the pool, uses it, and gives it back. Bounded in time by itself: it fails with `NothingOpen` when there
+   * is no open connection, and with another error when all of them are busy.
+   */
   readonly reach: Effect.Effect<void, unknown>
   /** Writes what needs new space on the disk, and leaves nothing there. Bounded in time by itself. */
   readonly takeSpace: Effect.Effect<void, unknown>

@@ -7,7 +7,8 @@
  * comes and goes or has no connection left, must not keep the work waiting.
  *
  * Behind a pooler in transaction mode `LISTEN` succeeds and nothing ever arrives. So each new connection sends a
- * notification to itself; if that does not arrive, it is said once, and polling has to do until the next attempt.
+ * notification to itself; if that does not arrive, it is said once, and polling has to do until the next attempt. Other
+ * failures that last while the database is there are said as well (`ListenerVoice`), as nobody else speaks of them.
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
 import {
@@ -21,20 +22,22 @@ import {
   Pull,
   Queue,
   Random,
-  Ref,
   Schedule,
   type Scope,
   Stream,
   SubscriptionRef
 } from "effect"
 import { SecureRandom } from "effect/crypto/SecureRandom"
+import { passAlways } from "../logging/PassAlways.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { Availability, epochOf } from "./Availability.ts"
 import { Database } from "./Database.ts"
 import { Listener } from "./Listener.ts"
-import { classify, DatabaseUnavailable } from "./Unavailable.ts"
+import * as ListenerVoice from "./ListenerVoice.ts"
+import { DatabaseUnavailable, describe } from "./Unavailable.ts"
 
 export const channel = "lull"
 
@@ -100,10 +103,19 @@ const deafness = Backoff.exponential({ floor: "500 millis", cap: "10 seconds" })
  */
 const policy = Backoff.exponential({ floor: "50 millis", cap: "1 second" })
 
+/** A session that has lasted for so long is well. */
+const stableAfter = Duration.seconds(10)
+
 /** How long a notification to oneself may take. */
 const selfTestWithin = Duration.seconds(3)
 
 const selfTestTopic = "listener-test"
+
+interface Session {
+  readonly epoch: number
+  readonly startedAt: number
+  hasHeard: boolean
+}
 
 const makePostgres = Effect.gen(function*() {
   const availability = yield* Availability
@@ -112,7 +124,7 @@ const makePostgres = Effect.gen(function*() {
   const loops = yield* Loops
   const random = yield* SecureRandom
   const hub = makeHub()
-  const saidDeaf = yield* Ref.make(false)
+  const voice = ListenerVoice.make()
 
   /** Open while nothing is heard. */
   const isDeaf = Latch.makeUnsafe(true)
@@ -145,10 +157,22 @@ const makePostgres = Effect.gen(function*() {
     if (epoch !== undefined) yield* Effect.raceFirst(hintWhileDeaf, epochEnds(epoch))
   }).pipe(Effect.forever)
 
-  const session = Effect.gen(function*() {
-    yield* availability.awaitAvailable
-    const epoch = epochOf(SubscriptionRef.getUnsafe(availability.state))
-    if (epoch === undefined) return
+  /** What fails while the database is away, or serves nobody, is `Availability`'s to tell. */
+  const tellFailure = (session: Session, text: string, isCertain: boolean) =>
+    Effect.flatMap(monotonicMillis, (at) => {
+      const isStill = epochOf(SubscriptionRef.getUnsafe(availability.state)) === session.epoch && availability.isOpen()
+      if (!isStill) return Effect.void
+      const deafSince = session.hasHeard ? at : session.startedAt
+      const line = voice.failed({ at, deafSince, epoch: session.epoch, text, isCertain })
+      return line === undefined ? Effect.void : passAlways(Effect.logWarning(line))
+    })
+
+  const tellWell = Effect.suspend(() => {
+    const line = voice.well()
+    return line === undefined ? Effect.void : passAlways(Effect.logInfo(line))
+  })
+
+  const listen = Effect.fnUntraced(function*(session: Session) {
     const queue = yield* listener.listen(channel)
     const heard = yield* Deferred.make<void>()
     const token = yield* random.uuidV4()
@@ -164,39 +188,44 @@ const makePostgres = Effect.gen(function*() {
       )
       yield* Effect.timeout(Deferred.await(heard), selfTestWithin)
       isDeaf.closeUnsafe()
-      yield* Ref.set(saidDeaf, false)
+      session.hasHeard = true
       yield* hub.publish({ _tag: "Missed" })
-      yield* Effect.raceFirst(Effect.sleep(connectionLifetime), epochEnds(epoch))
+      yield* Effect.forkScoped(Effect.delay(tellWell, stableAfter))
+      yield* Effect.raceFirst(Effect.sleep(connectionLifetime), epochEnds(session.epoch))
     })
     yield* Effect.raceFirst(receive, test)
-  }).pipe(
-    Effect.ensuring(Effect.sync(() => isDeaf.openUnsafe())),
-    Effect.scoped,
-    Effect.catchTag("TimeoutError", () =>
-      Effect.andThen(
-        Effect.flatMap(Ref.getAndSet(saidDeaf, true), (said) =>
-          said
-            ? Effect.void
-            : Effect.logWarning(
-              "notifications of the database do not arrive, jobs are found by polling; behind a pooler in transaction " +
-                "mode set LULL_DATABASE_LISTEN_URL to a direct address"
-            )),
-        Effect.sleep(connectionLifetime)
-      ))
-  )
+  })
+
+  const session = Effect.gen(function*() {
+    if (!availability.isOpen()) voice.interrupted()
+    yield* availability.awaitAvailable
+    const epoch = epochOf(SubscriptionRef.getUnsafe(availability.state))
+    if (epoch === undefined) return
+    const session: Session = { epoch, startedAt: yield* monotonicMillis, hasHeard: false }
+    yield* listen(session).pipe(
+      Effect.ensuring(Effect.sync(() => isDeaf.openUnsafe())),
+      Effect.scoped,
+      Effect.tapError((error) =>
+        error._tag === "TimeoutError"
+          ? tellFailure(session, unheard, true)
+          : error instanceof DatabaseUnavailable
+          ? Effect.void
+          : tellFailure(session, describe(error).detail, false)
+      ),
+      Effect.catchTag("TimeoutError", () => Effect.sleep(connectionLifetime))
+    )
+  })
 
   const loop = yield* ControlLoop.make({
     name: "notifications",
     session,
     policy,
     // No wake: a session begins by waiting for the database.
-    stableAfter: "10 seconds",
-    // The database's absence is `Availability`'s to tell, and connections are renewed on purpose.
+    stableAfter,
+    // What fails is told by the voice, and connections are renewed on purpose.
     quiet: (cause) =>
       cause.reasons.every((reason) =>
-        Cause.isDieReason(reason)
-          ? reason.defect === ControlLoop.endedByItself
-          : Cause.isFailReason(reason) && (isDatabaseUnavailable(reason.error) || classify(reason.error) !== undefined)
+        Cause.isDieReason(reason) ? reason.defect === ControlLoop.endedByItself : Cause.isFailReason(reason)
       )
   })
   yield* loops.fork(loop.name, loop.run)
@@ -204,4 +233,5 @@ const makePostgres = Effect.gen(function*() {
   return hub
 })
 
-const isDatabaseUnavailable = (error: unknown) => error instanceof DatabaseUnavailable
+const unheard =
+  "none that was sent to itself was heard; behind a pooler in transaction mode set LULL_DATABASE_LISTEN_URL to a direct address"

@@ -16,10 +16,13 @@ import {
 } from "effect/sql/SqlError"
 import * as Outage from "../testing/Outage.ts"
 import { within } from "./Deadline.ts"
-import { Link, type Work } from "./Link.ts"
+import { Link, NothingOpen, type Work } from "./Link.ts"
 
 /** As long as a probe of a real server may take. */
 const probeWithin = Duration.seconds(3)
+
+/** As long as it may take to take a connection of the pool of a real one. */
+const reachWithin = Duration.seconds(1)
 
 const socketError = (code: string, message: string) =>
   new SqlError({
@@ -70,8 +73,9 @@ const lockTimeout = Duration.millis(500)
 
 /** The heartbeat has a connection of its own, and statements that nobody cancels. */
 const concerns = ({ kind }: Outage.Fault, what: Work): boolean => {
-  if (what === reachWork) return kind === "poolRefused"
-  if (kind === "poolRefused") return what !== probeWork && what.lane !== "heartbeat"
+  const isOfPool = kind === "poolRefused" || kind === "poolHung"
+  if (what === reachWork) return isOfPool
+  if (isOfPool) return what !== probeWork && what.lane !== "heartbeat"
   return what !== probeWork || (kind !== "timedOut" && kind !== "canceled" && kind !== "conflict")
 }
 
@@ -115,6 +119,11 @@ const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
           return Effect.fail(conflict)
         case "poolRefused":
           return Effect.fail(poolRefused)
+        case "poolHung":
+          return Effect.andThen(
+            Effect.raceFirst(Effect.sleep(fault.at + fault.for - now), Deferred.await(severed)),
+            work
+          )
         case "slow":
           return Effect.andThen(Effect.sleep(fault.delay ?? 1_000), work)
         case "ackLost":
@@ -134,7 +143,12 @@ const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
     yield* Deferred.fail(severed, broken)
     severed = yield* Deferred.make<never, SqlError>()
   })
-  return { apply, sever }
+  const reach = Effect.catchTag(
+    within(apply(reachWork, Effect.void), reachWithin),
+    "NoAnswer",
+    () => Effect.fail(new NothingOpen())
+  )
+  return { apply, reach, sever }
 })
 
 const probeWork: Work = { kind: "write", operation: "Availability.probe" }
@@ -146,7 +160,7 @@ export const layer = (outage: Outage.Outage): Layer.Layer<Link> =>
   Layer.effect(
     Link,
     Effect.gen(function*() {
-      const { apply, sever } = yield* makeFaults(outage)
+      const { apply, reach, sever } = yield* makeFaults(outage)
       const noServer = yield* Effect.orDie(makePool({
         stream: () => {
           throw new Error("there is no server behind a scripted database: use the memory stores with it")
@@ -156,7 +170,7 @@ export const layer = (outage: Outage.Outage): Layer.Layer<Link> =>
         probe: () => within(apply(probeWork, Effect.undefined), probeWithin),
         run: (what, work) => Effect.provideService(apply(what, work), PgClient, noServer),
         inTransaction: Effect.succeed(false),
-        reach: apply(reachWork, Effect.void),
+        reach,
         takeSpace: within(apply(spaceWork, Effect.void), probeWithin),
         renew: () => Effect.void,
         sever: () => sever
@@ -170,12 +184,12 @@ export const decorate = (outage: Outage.Outage): Layer.Layer<Link, never, Link> 
     Link,
     Effect.gen(function*() {
       const inner = yield* Link
-      const { apply, sever } = yield* makeFaults(outage)
+      const { apply, reach, sever } = yield* makeFaults(outage)
       return Link.of({
         probe: (fresh) => within(apply(probeWork, inner.probe(fresh)), probeWithin),
         run: (what, work) => inner.run(what, apply(what, work)),
         inTransaction: inner.inTransaction,
-        reach: apply(reachWork, inner.reach),
+        reach: Effect.andThen(reach, inner.reach),
         takeSpace: within(apply(spaceWork, inner.takeSpace), probeWithin),
         renew: inner.renew,
         sever: (cause) => Effect.andThen(sever, inner.sever(cause))

@@ -113,7 +113,10 @@ export const sqlStates: Readonly<Record<string, Reason>> = {
   // Class 53: insufficient resources.
   "53": "Full",
   "53300": "Refusing", // too many connections
-  "55P03": "Locked", // lock_timeout
+  // Class 40: rolled back for the sake of somebody else, as the victim of a deadlock or of a conflict.
+  "40001": "Locked",
+  "40P01": "Locked",
+  "55P03": "Locked", // lock_timeout, or no wait at all
   "57014": "Slow", // statement_timeout
   // Class 57P: the operator intervenes.
   "57P": "Refusing",

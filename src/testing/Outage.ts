@@ -20,6 +20,7 @@ import { Duration, Schema } from "effect"
  * - `conflict`: the transaction is rolled back by a deadlock. Not heartbeats.
  * - `poolRefused`: the heartbeat is well, and no connection can be opened for anybody else: too many connections, a
  *   password that was changed.
+ * - `poolHung`: the heartbeat is well, no other connection is open, and none that is asked for gets an answer.
  * - `ackLost`: the work is done, and the connection breaks before the answer.
  * - `connectionDropped`: the connection breaks before the work is done.
  * - `flapping`: `refused` in the first half of each `period`.
@@ -35,6 +36,7 @@ export const Kind = Schema.Literals([
   "canceled",
   "conflict",
   "poolRefused",
+  "poolHung",
   "ackLost",
   "connectionDropped",
   "flapping"

@@ -97,6 +97,23 @@ const table: Readonly<Record<string, ReadonlyArray<Event>>> = {
     [101, "a", "nothing"],
     [1_100, "a", "call", "Trial"]
   ],
+  "lets another try when a trial has had no answer for ten seconds": [
+    [0, "a", "Slow", "Counted"],
+    [0, "a", "Slow", "Opened"],
+    [0, "", "pace", 100],
+    [100, "a", "call", "Trial"],
+    [10_099, "a", "call", "Refused"],
+    [10_100, "a", "call", "Trial"]
+  ],
+  "forgets what nobody calls, though its last trial had no answer": [
+    [0, "a", "Slow", "Counted"],
+    [0, "a", "Slow", "Opened"],
+    [0, "", "pace", 100],
+    [100, "a", "call", "Trial"],
+    [10_099, "", "forget", false],
+    [10_100, "", "forget", true],
+    [10_101, "a", "call", "Pass"]
+  ],
   "forgets what nobody calls for five seconds": [
     [0, "a", "Locked", "Counted"],
     [0, "a", "Locked", "Opened"],

@@ -500,3 +500,28 @@ describe("Database under load that loses its server", () => {
     )
   }
 })
+
+describe("an address for LISTEN that is wrong", () => {
+  test(
+    "is said once, with what it means, and is no trouble of the database; and so is that it is right",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make()
+      const { layer, lines } = collectLines()
+      const opened = yield* Effect.provide(
+        open({ url: server.url, listenUrl: server.url.replace("postgres@", "listener@") }),
+        layer
+      )
+      yield* untilAvailable(opened)
+      const notices = () => lines.filter(({ text }) => text.startsWith("notifications of the database"))
+      yield* until(() => notices().length > 0)
+      yield* Effect.sleep("3 seconds")
+      assert.strictEqual((yield* opened.state)._tag, "Available")
+      yield* server.execute("create role listener login")
+      yield* until(() => notices().length > 1)
+      assert.deepStrictEqual(notices().map(({ text }) => text), [
+        "notifications of the database do not arrive, jobs are found by polling meanwhile: role \"listener\" does not exist",
+        "notifications of the database arrive again"
+      ])
+    })
+  )
+})

@@ -282,6 +282,28 @@ describe("a lock on a table", () => {
   )
 })
 
+describe("a heartbeat", () => {
+  test(
+    "makes no transaction of somebody else the victim of a deadlock, however soon the server looks for one",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make({ configuration: { deadlock_timeout: "10ms" } })
+      const replica = yield* startReplica(server.url)
+      for (
+        const [first, second] of [
+          ["lock table lull.job in access exclusive mode", "lock table lull.replica in access exclusive mode"],
+          ["lock table lull.tunnel in share mode", "lock table lull.job in share mode"],
+          ["update lull.replica set beat_at = now()", "lock table lull.worker in access exclusive mode"]
+        ] as const
+      ) {
+        // Longer than it is from one heartbeat to the next, so that each time one waits.
+        yield* server.execute(`do $$ begin ${first}; perform pg_sleep(2.6); ${second}; end $$`)
+        yield* soon("the end of the locks", () => replica.state()._tag === "Available")
+      }
+      assert.isTrue(replica.lines.every(({ text }) => !text.startsWith("database unavailable")))
+    })
+  )
+})
+
 describe("a disk that is full", () => {
   test(
     "is known by what cannot be written, while the heartbeat can, and takes no jobs from anybody",

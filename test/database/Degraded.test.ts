@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Random, SubscriptionRef } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Random, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import { Availability } from "../../src/database/Availability.ts"
 import { Database } from "../../src/database/Database.ts"
+import { within } from "../../src/database/Deadline.ts"
+import { Link } from "../../src/database/Link.ts"
+import * as ScriptedLink from "../../src/database/ScriptedLink.ts"
 import type { Reason } from "../../src/database/Unavailable.ts"
 import { Loops } from "../../src/loop/Loops.ts"
 import * as Outage from "../../src/testing/Outage.ts"
@@ -50,7 +53,7 @@ const aMinuteOf = Effect.fnUntraced(function*(reason: Reason, lines: ReadonlyArr
   yield* TestClock.adjust("40 seconds")
   assert.isAtMost(lines.length, 8)
   assert.match(lines[0]?.text ?? "", new RegExp(`^database degraded \\(${reason}: `))
-  assert.match(lines.at(-1)?.text ?? "", /^database no longer degraded after (59s|1m)/)
+  assert.match(lines.at(-1)?.text ?? "", /^database no longer degraded after (5[5-9]s|1m)/)
 })
 
 const minute = { at: "10 seconds", for: "1 minute" } as const
@@ -72,6 +75,23 @@ describe("Degraded", () => {
         Effect.provide(scripted([{ kind: "poolRefused", ...minute }])),
         Effect.provide(layer),
         Random.withSeed("pool")
+      )
+    })
+
+    it.effect(`is known, told and over within seconds when new connections get no answer${when}`, () => {
+      const { layer, lines } = collectLines()
+      return Effect.gen(function*() {
+        const own = withCallers ? yield* caller("own", "test.own") : undefined
+        const vital = yield* caller("vital", "test.vital")
+        yield* aMinuteOf("Hung", lines)
+        if (own !== undefined) assert.isAtMost(own.met, 3)
+        // It waits for the pool once.
+        assert.deepStrictEqual([vital.met, vital.refused], [0, 0])
+        assert.isAbove(vital.done, 600)
+      }).pipe(
+        Effect.provide(scripted([{ kind: "poolHung", ...minute }])),
+        Effect.provide(layer),
+        Random.withSeed("logins")
       )
     })
 
@@ -104,6 +124,25 @@ describe("Degraded", () => {
       )
     })
   }
+
+  it.effect("is not what a pool is whose connections are all busy with the work of applications", () => {
+    const { layer, lines } = collectLines()
+    const busy = Layer.effect(
+      Link,
+      Effect.map(Link, (inner) => Link.of({ ...inner, reach: within(Effect.never, Duration.seconds(1)) }))
+    ).pipe(Layer.provide(ScriptedLink.layer(Outage.none)))
+    return Effect.gen(function*() {
+      const availability = yield* Availability
+      for (let count = 0; count < 60; count++) {
+        yield* TestClock.adjust("1 second")
+        assert.isTrue(availability.isOpen() || count < 2)
+      }
+      assert.deepStrictEqual(lines, [])
+    }).pipe(
+      Effect.provide(Database.layerLink().pipe(Layer.provide(busy), Layer.provide(Loops.layer))),
+      Effect.provide(layer)
+    )
+  })
 
   it.effect("has the attempts of one, however many operations fail", () =>
     Effect.gen(function*() {
@@ -172,6 +211,20 @@ describe("Degraded", () => {
       assert.isAtMost(availability.writableMillis() - before, 3_000)
     }).pipe(Effect.provide(scripted([{ kind: "timedOut", operation: "test.vital", at: "10 seconds" }]))))
 
+  it.effect("counts no time as writable in which leases could not be renewed, also while applications are at work", () =>
+    Effect.gen(function*() {
+      const database = yield* Database
+      yield* caller("vital", "test.vital")
+      yield* database.read("test.application", Effect.sleep("4 seconds")).pipe(Effect.forever, Effect.forkScoped)
+      yield* TestClock.adjust("12 seconds")
+      const availability = yield* Availability
+      const before = availability.writableMillis()
+      yield* TestClock.adjust("50 seconds")
+      assert.isAtMost(availability.writableMillis() - before, 4_000)
+    }).pipe(Effect.provide(scripted([
+      { kind: "slow", delay: "10 seconds", operation: "test.vital", at: "10 seconds" }
+    ]))))
+
   for (
     const kind of [
       "locked",
@@ -216,6 +269,62 @@ describe("Degraded", () => {
       { kind: "canceled", operation: "test.canceled" },
       { kind: "conflict", operation: "test.conflict" }
     ]))))
+
+  it.effect("is over when an operation works again, though its trials came to nothing because applications were at work", () => {
+    const { layer, lines } = collectLines()
+    return Effect.gen(function*() {
+      const database = yield* Database
+      const own = yield* caller("own", "test.own")
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual((yield* state)._tag, "Degraded")
+      const application = yield* database.read("test.application", Effect.sleep("4 seconds")).pipe(
+        Effect.forever,
+        Effect.forkScoped
+      )
+      yield* TestClock.adjust("8 seconds")
+      yield* Fiber.interrupt(application)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual((yield* state)._tag, "Available")
+      assert.isAbove(own.done, 20)
+      assert.match(lines.at(-1)?.text ?? "", /^database no longer degraded/)
+    }).pipe(
+      Effect.provide(scripted([
+        { kind: "full", operation: "test.own", for: "500 millis" },
+        { kind: "slow", operation: "test.own", delay: "10 seconds", for: "9 seconds" }
+      ])),
+      Effect.provide(layer)
+    )
+  })
+
+  for (const kind of ["locked", "hung"] as const) {
+    it.effect(`is over when an operation works again, though what its trial met was nobody's verdict: ${kind}`, () =>
+      Effect.gen(function*() {
+        yield* caller("own", "test.own")
+        yield* TestClock.adjust("20 seconds")
+        assert.strictEqual((yield* state)._tag, "Available")
+      }).pipe(Effect.provide(scripted([
+        { kind: "full", operation: "test.own", for: "500 millis" },
+        { kind: "connectionDropped", operation: "test.own", at: "500 millis", for: "3 seconds" },
+        { kind, operation: "Availability.probe", at: "500 millis", for: "3 seconds" }
+      ]))))
+  }
+
+  it.effect("is told with the fields of its state, and no others", () =>
+    Effect.gen(function*() {
+      yield* caller("own", "test.own")
+      yield* TestClock.adjust("5 seconds")
+      assert.hasAllKeys(yield* state, [
+        "_tag",
+        "reason",
+        "detail",
+        "lastError",
+        "since",
+        "attempts",
+        "nextAttempt",
+        "server",
+        "epoch"
+      ])
+    }).pipe(Effect.provide(scripted([{ kind: "full", operation: "test.own" }]))))
 
   it.effect("says in a caller's error what the server said, and carries it", () =>
     Effect.gen(function*() {
