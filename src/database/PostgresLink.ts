@@ -24,7 +24,7 @@ import { InvalidDatabaseUrl } from "./ConnectionUrl.ts"
 import { NoAnswer, Severed, within } from "./Deadline.ts"
 import { type Kind, make as makeDialer } from "./Dialer.ts"
 import { heartbeatSql, takeSpaceSql } from "./HeartbeatSql.ts"
-import { Link, openTransactionIn, type ServerIdentity, type Work } from "./Link.ts"
+import { Link, NothingOpen, openTransactionIn, type ServerIdentity, type Work } from "./Link.ts"
 import { Listener } from "./Listener.ts"
 import * as Migrations from "./Migrations.ts"
 import * as PoolGate from "./PoolGate.ts"
@@ -302,10 +302,14 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
     inTransaction: Effect.contextWith((context: Context.Context<never>) =>
       Effect.succeed(ownTransactionIn(context) !== undefined)
     ),
-    // A connection that is open has been let in, and its work says the rest.
-    reach: within(
-      Effect.suspend(() => isPoolOpen ? pool.use(() => Effect.void) : Effect.fail(notConnected)),
-      reachWithin
+    // A connection that is open has been let in, and its work says the rest; that all are busy is no answer.
+    reach: Effect.catchTag(
+      within(
+        Effect.suspend(() => isPoolOpen ? pool.use(() => Effect.void) : Effect.fail(notConnected)),
+        reachWithin
+      ),
+      "NoAnswer",
+      (error) => Effect.fail(pool.stats().open === 0 ? new NothingOpen() : error)
     ),
     takeSpace: within(
       Effect.suspend(() => heartbeat === undefined ? Effect.fail(notConnected) : heartbeat.client.unsafe(takeSpaceSql)),

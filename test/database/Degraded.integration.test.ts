@@ -108,12 +108,14 @@ const limitedRole = Effect.fnUntraced(function*(server: PostgresServer.PostgresS
   return server.url.replace("postgres@", "worker:secret@")
 })
 
-/** All connections of the role but that of the heartbeat, which is known by its last statement. */
-const endPool = (server: PostgresServer.PostgresServer) =>
+/** Of the connections of the role all but that of the heartbeat, which is known by its last statement. */
+const poolOf = (server: PostgresServer.PostgresServer, and = "") =>
   server.execute(
-    `select pid, pg_terminate_backend(pid) from pg_stat_activity a where usename = 'worker' and query not like 'do $lull$%'
+    `select pid${and} from pg_stat_activity a where usename = 'worker' and query not like 'do $lull$%'
       and exists (select from pg_stat_activity where usename = 'worker' and query like 'do $lull$%')`
   ).pipe(Effect.repeat({ schedule: Schedule.spaced("100 millis"), until: (rows) => rows.length > 0 }))
+
+const endPool = (server: PostgresServer.PostgresServer) => poolOf(server, ", pg_terminate_backend(pid)")
 
 describe("a replica that can open no connection", () => {
   test(
@@ -126,6 +128,27 @@ describe("a replica that can open no connection", () => {
         begin: Effect.andThen(server.execute("alter role worker connection limit 1"), endPool(server)),
         end: Effect.asVoid(server.execute("alter role worker connection limit -1")),
         reason: "Refusing"
+      })
+    })
+  )
+
+  test(
+    "keeps its jobs when the server answers no login any more",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make()
+      const url = yield* limitedRole(server)
+      const signalServer = (signal: NodeJS.Signals) =>
+        Effect.map(server.pid, (pid) => pid === undefined ? undefined : process.kill(pid, signal))
+      yield* liveThrough({
+        server,
+        url,
+        begin: Effect.gen(function*() {
+          const rows = yield* poolOf(server)
+          yield* signalServer("SIGSTOP")
+          for (const { pid } of rows) process.kill(Number(pid), "SIGTERM")
+        }),
+        end: signalServer("SIGCONT"),
+        reason: "Hung"
       })
     })
   )
