@@ -10,7 +10,7 @@
  * - **A success forgets nothing.** What connects, looks well and breaks would start the backoff from its beginning each time. The
  *   failures of a server are forgotten when 30 seconds have passed without one.
  * - **A minute has a budget** from the first failure on. The prober has all of it, and so has work that finds nothing open, but
- *   what is left last is spread over the rest of the minute; further connections for work, and the listener, have about half.
+ *   what is left last is spread over the rest of the minute; further connections for work, and the listener, have a third.
  */
 import { Clock, Deferred, Duration, Effect, Exit, Pull, Schedule } from "effect"
 import { ConnectionError, isSqlError, SqlError } from "effect/sql/SqlError"
@@ -69,18 +69,13 @@ const mostAgain = 2
 /** In a minute, from the first failure on: with those, the 75 of promise 2 of the architecture. */
 const mostAttempts = 75 - mostAgain
 
-/** The shares of it. What is missing of these costs some speed; the others are needed to do anything. */
-const budget: Readonly<Record<Kind, number>> = {
-  probe: mostAttempts,
-  first: mostAttempts,
-  replacement: 40,
-  work: 40,
-  listener: 40,
-  cancel: 40
-}
-
 /** From here on those that have all of it make what is left last until the minute is over. */
 const sparingFrom = 60
+
+/** Without these nothing is done at all. What the others miss costs some speed: they have a share, and leave some for these. */
+const isNeeded = (kind: Kind) => kind === "probe" || kind === "first"
+const shareOfOthers = 25
+const leftBy = (kind: Kind) => isNeeded(kind) ? 0 : kind === "listener" ? 3 : 6
 
 /** Connections that break together, with their server, broke once. */
 const together = 100
@@ -88,7 +83,7 @@ const together = 100
 /** What is known of a server. Times are those of a monotonic clock. */
 interface Server {
   /** The attempts of the last minute, since the first failure. They count until a minute after the last. */
-  attempts: Array<number>
+  attempts: Array<{ readonly at: number; readonly kind: Kind }>
   failure: SqlError | undefined
   failedAt: number
   /** Others than the prober try again from here on. */
@@ -113,15 +108,25 @@ const isForgotten = (server: Server, now: number) => now - server.failedAt >= fo
 /** How long an attempt of this kind has to wait, in milliseconds. */
 const waitOf = (server: Server, kind: Kind, now: number): number => {
   if (server.failure === undefined) return 0
-  const made = server.attempts.length
-  const oldest = server.attempts[0] ?? now
-  const most = isForgotten(server, now) ? mostAttempts : budget[kind]
-  if (made >= most) return Math.max(1, (server.attempts[made - most] ?? now) + minute - now)
-  if (isForgotten(server, now)) return 0
+  const { attempts } = server
+  const isOver = isForgotten(server, now)
+  const others = isNeeded(kind) || isOver ? [] : attempts.filter((attempt) => !isNeeded(attempt.kind))
+  const full = Math.max(
+    untilFewer(attempts, mostAttempts - (isOver ? 0 : leftBy(kind)), now),
+    untilFewer(others, shareOfOthers, now)
+  )
+  if (full > 0 || isOver) return full
   const backoff = kind === "probe" || kind === "replacement" ? 0 : Math.max(0, server.retryAt - now)
-  if (made < sparingFrom) return backoff
-  const apart = (oldest + minute - now) / (mostAttempts - made)
-  return Math.max(backoff, (server.attempts.at(-1) ?? now) + apart - now)
+  if (attempts.length < sparingFrom || !isNeeded(kind)) return backoff
+  const apart = ((attempts[0]?.at ?? now) + minute - now) / (mostAttempts - attempts.length)
+  // Apart from its own last one: who tries first each time would leave nothing to the others.
+  return Math.max(backoff, (attempts.findLast((attempt) => attempt.kind === kind)?.at ?? 0) + apart - now)
+}
+
+/** How long until fewer than that are in the last minute. */
+const untilFewer = (attempts: Server["attempts"], most: number, now: number): number => {
+  const { length } = attempts
+  return length < most ? 0 : Math.max(1, (attempts[length - most]?.at ?? now) + minute - now)
 }
 
 interface Waiting {
@@ -150,7 +155,7 @@ export const make = Effect.gen(function*() {
       servers.set(name, server)
     }
     const from = now() - minute
-    while ((server.attempts[0] ?? now()) <= from) server.attempts.shift()
+    while ((server.attempts[0]?.at ?? now()) <= from) server.attempts.shift()
     return server
   }
 
@@ -199,10 +204,10 @@ export const make = Effect.gen(function*() {
 
   // --- what came of it
 
-  const count = (name: string, at: number) => {
-    const { attempts } = known(name)
-    attempts.push(at)
-    attempts.sort((one, other) => one - other)
+  const count = ({ kind, server }: Attempt, at: number) => {
+    const { attempts } = known(server)
+    attempts.push({ at, kind })
+    attempts.sort((one, other) => one.at - other.at)
   }
 
   const fail = Effect.fnUntraced(function*(name: string, error: SqlError) {
@@ -243,11 +248,11 @@ export const make = Effect.gen(function*() {
         }
         const startedAt = now()
         const isCounted = known(attempt.server).failure !== undefined
-        if (isCounted) count(attempt.server, startedAt)
+        if (isCounted) count(attempt, startedAt)
         const connected = () => {
           if (!isTroubled(attempt.server)) end()
         }
-        const again = () => count(attempt.server, now())
+        const again = () => count(attempt, now())
         const exit = yield* Effect.exit(
           Effect.interruptible(Effect.raceFirst(open(connected, again), Deferred.await(setAside)))
         )
@@ -257,7 +262,7 @@ export const make = Effect.gen(function*() {
           const error = sqlErrorOf(exit)
           if (error !== undefined && error !== wentFirst) {
             yield* fail(attempt.server, error)
-            if (!isCounted) count(attempt.server, startedAt)
+            if (!isCounted) count(attempt, startedAt)
           }
         }
         end()
@@ -278,7 +283,7 @@ export const make = Effect.gen(function*() {
         end = ending
         const refusedNow = refusal(attempt)
         if (refusedNow !== undefined) end()
-        else if (known(attempt.server).failure !== undefined) count(attempt.server, now())
+        else if (known(attempt.server).failure !== undefined) count(attempt, now())
         begin(refusedNow)
       })
       return (failure) => {

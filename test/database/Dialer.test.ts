@@ -127,7 +127,7 @@ describe("Dialer", () => {
       }
       const gaps = attempts.flatMap(({ at, kind }) => kind === "first" ? [at] : [])
         .map((at, index, all) => at - (all[index - 1] ?? 0))
-      assert.isAtMost(Math.max(...gaps), 8_000)
+      assert.isAtMost(Math.max(...gaps), 10_000)
       assert.isAtMost(mostInAMinute(attempts), 75)
     }))
 
