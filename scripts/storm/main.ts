@@ -217,7 +217,8 @@ const observePeers = (peers: Measured.Measured, from: number, to: number): Tailn
  * of a hung server, or asks again whether its job was stored.
  */
 const slowestOnceKnown = (lull: Measured.Measured, load: Load.Load, from: number) => {
-  const known = lull.lines.find(({ at, text }) => at >= from && text.includes("database unavailable"))?.at ?? from
+  const known = lull.lines.find(({ at, text }) => at >= from && /database (unavailable|degraded)/.test(text))?.at ??
+    from
   return Math.max(0, ...load.refusals.filter(({ at }) => at > known).map(({ millis }) => millis))
 }
 
