@@ -113,9 +113,13 @@ const poolOf = (server: PostgresServer.PostgresServer, and = "") =>
   server.execute(
     `select pid${and} from pg_stat_activity a where usename = 'worker' and query not like 'do $lull$%'
       and exists (select from pg_stat_activity where usename = 'worker' and query like 'do $lull$%')`
-  ).pipe(Effect.repeat({ schedule: Schedule.spaced("100 millis"), until: (rows) => rows.length > 0 }))
+  )
 
-const endPool = (server: PostgresServer.PostgresServer) => poolOf(server, ", pg_terminate_backend(pid)")
+const untilFound = <A, E, R>(rows: Effect.Effect<ReadonlyArray<A>, E, R>) =>
+  Effect.repeat(rows, { schedule: Schedule.spaced("100 millis"), until: (found) => found.length > 0 })
+
+const killPool = (server: PostgresServer.PostgresServer) => poolOf(server, ", pg_terminate_backend(pid)")
+const endPool = (server: PostgresServer.PostgresServer) => untilFound(killPool(server))
 
 describe("a replica that can open no connection", () => {
   test(
@@ -143,7 +147,7 @@ describe("a replica that can open no connection", () => {
         server,
         url,
         begin: Effect.gen(function*() {
-          const rows = yield* poolOf(server)
+          const rows = yield* untilFound(poolOf(server))
           yield* signalServer("SIGSTOP")
           for (const { pid } of rows) process.kill(Number(pid), "SIGTERM")
         }),
@@ -213,6 +217,8 @@ describe("a replica that can open no connection", () => {
           for (let count = 0; count < 20; count++) yield* Effect.forkIn(take, taken)
           yield* Effect.sleep("500 millis")
           yield* endPool(server)
+          // It may have been there first for what became free.
+          yield* Effect.replicateEffect(Effect.andThen(Effect.sleep("200 millis"), killPool(server)), 10)
         }),
         end: Scope.close(taken, Exit.void).pipe(
           Effect.andThen(
