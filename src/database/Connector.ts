@@ -88,8 +88,7 @@ export const make = (options: Options): Connector => {
     else socket.connect({ path: options.path })
     socket.once("close", () => {
       isClosed = true
-      const error = hasEnded() ? undefined : failure ?? new Error("the connection was closed")
-      for (const listener of closedListeners.splice(0)) listener(error)
+      for (const listener of closedListeners.splice(0)) listener(brokenBy())
     })
     const stream = secured(socket)
     stream.once("error", (error) => failure ??= error)
@@ -98,6 +97,8 @@ export const make = (options: Options): Connector => {
 
   /** By our own doing, or because nobody had used it for as long as the server bears. */
   const hasEnded = () => answers.fatal() === idleSessionTimeout || (isOurs && answers.fatal() === undefined)
+
+  const brokenBy = () => hasEnded() ? undefined : failure ?? new Error("the connection was closed")
 
   const watched = (socket: Socket, stream: Duplex, answers: Answers, isExempt = () => false) => {
     const within = () => answers.hasBeenReady() ? options.answerWithin : options.loginWithin
@@ -162,7 +163,7 @@ export const make = (options: Options): Connector => {
     },
     isSound: () => main !== undefined && !main.destroyed && main.writable && cancels <= answers.canceled(),
     onClosed: (closed) => {
-      if (isClosed) closed(isOurs ? undefined : failure)
+      if (isClosed) closed(brokenBy())
       else closedListeners.push(closed)
     }
   }

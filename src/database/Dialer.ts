@@ -80,6 +80,12 @@ const leftBy = (kind: Kind) => isNeeded(kind) ? 0 : kind === "listener" ? 3 : 6
 /** Connections that break together, with their server, broke once. */
 const together = 100
 
+/**
+ * Between two attempts of a listener, while the server is in trouble: one that comes and goes would get one with each return, and
+ * subscribers look for themselves then.
+ */
+const listenerApart = 3_000
+
 /** What is known of a server. Times are those of a monotonic clock. */
 interface Server {
   /** The attempts of the last minute, since the first failure. They count until a minute after the last. */
@@ -117,6 +123,10 @@ const waitOf = (server: Server, kind: Kind, now: number): number => {
   )
   if (full > 0 || isOver) return full
   const backoff = kind === "probe" || kind === "replacement" ? 0 : Math.max(0, server.retryAt - now)
+  if (kind === "listener") {
+    const last = attempts.findLast((attempt) => attempt.kind === kind)
+    return last === undefined ? backoff : Math.max(backoff, last.at + listenerApart - now)
+  }
   if (attempts.length < sparingFrom || !isNeeded(kind)) return backoff
   const apart = ((attempts[0]?.at ?? now) + minute - now) / (mostAttempts - attempts.length)
   // Apart from its own last one: who tries first each time would leave nothing to the others.

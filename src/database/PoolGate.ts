@@ -114,7 +114,8 @@ export const make = Effect.fnUntraced(function*<C, E>(options: Options<C, E>): E
       closing++
       options.onClosed(member.connection, (isBroken) => {
         closing--
-        isPlaceFree ||= !isBroken
+        // What was ended for a reason may be refused for the same.
+        isPlaceFree ||= !isBroken && error === undefined
         if (waiters.size > 0) wanted.openUnsafe()
       })
     }

@@ -48,8 +48,8 @@ export interface Options {
 export const defaultDeadline = Duration.seconds(5)
 const defaultProbeDeadline = Duration.seconds(3)
 
-/** Of a pool to a server that comes and goes. */
-const carefulConnections = 2
+/** Of a pool to a server that comes and goes: each return costs so many logins. */
+const carefulConnections = 1
 
 /** Logins at a time to a server that is well. */
 const loginsAtOnce = 4

@@ -152,7 +152,7 @@ describe("Dialer", () => {
       const silent = makeServer()
       const well = makeServer()
       yield* Effect.ignore(dialer.dial({ server: "silent", kind: "listener" }, silent.answer("listener", refused)))
-      yield* TestClock.adjust("1 second")
+      yield* TestClock.adjust("4 seconds")
       yield* Effect.forkChild(
         dialer.dial({ server: "silent", kind: "listener" }, silent.answer("listener", Effect.never))
       )

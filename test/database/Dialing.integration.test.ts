@@ -1,6 +1,18 @@
 import { PgClient } from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Data, type Duration, Effect, Exit, Fiber, Layer, Redacted, type Scope, Stream } from "effect"
+import {
+  Context,
+  Data,
+  type Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Redacted,
+  Schedule,
+  type Scope,
+  Stream
+} from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { type ChildProcess, spawn } from "node:child_process"
 import { readFileSync } from "node:fs"
@@ -339,6 +351,30 @@ describe("What costs a login", () => {
       yield* Effect.repeat(Effect.sleep("50 millis"), {
         until: () => Effect.map(pidsOf(server), (pids) => JSON.stringify(pids) === JSON.stringify(before))
       })
+    })
+  )
+})
+
+describe("A server that is restarted again and again", () => {
+  test(
+    "is worked with in each of fifteen short up-times, and knocked at no more than 75 times a minute",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make()
+      const relay = yield* TcpRelay.make({ target: server.port })
+      const opened = yield* open({ url: server.url.replace(`:${server.port}/`, `:${relay.port}/`) })
+      yield* untilAvailable(opened)
+      const before = yield* relay.accepted
+      for (let round = 0; round < 15; round++) {
+        yield* server.stop("fast")
+        yield* Effect.sleep("300 millis")
+        yield* server.start
+        const served = Effect.retry(opened.query("select 1"), Schedule.spaced("20 millis"))
+        // A probe each second, and what the machine needs besides.
+        yield* Effect.all([atMost(served, "2500 millis", `round ${round}`), Effect.sleep("1 second")], {
+          concurrency: 2
+        })
+      }
+      assert.isAtMost((yield* relay.accepted) - before, 75)
     })
   )
 })
