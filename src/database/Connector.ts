@@ -208,7 +208,7 @@ const onFirstWrite = (stream: Duplex, written: (bytes: unknown) => void) => {
   })
 }
 
-/** Sixteen bytes: their number, this code, and whom it concerns. */
+/** Sixteen bytes: their number, this code, and the session that it concerns. */
 const isCancelRequest = (written: unknown) =>
   written instanceof Uint8Array && written.length >= 8 &&
   new DataView(written.buffer, written.byteOffset, 8).getInt32(4) === 80_877_102

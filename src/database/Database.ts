@@ -118,7 +118,7 @@ const failed = Metric.withAttributes(calls, { outcome: "failed" })
 const conflictRetries = 4
 
 /** What cannot wait for the pool waits so long for it, and then so long for the heartbeat's connection. */
-const vitalPatience = Duration.seconds(2)
+const vitalPatience = Duration.seconds(1)
 const heartbeatLane = Duration.seconds(1)
 
 const nothingKnown = { attempts: 0, retryAfter: Duration.zero }
@@ -167,7 +167,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const outcomeOf = (what: Work, ended: Ended): Unavailable.WorkOutcome =>
     what.kind === "read" || (ended._tag !== "Overdue" && Unavailable.isCertainlyNotDone(ended)) ? "notDone" : "unknown"
 
-  /** What its caller is told of work that failed in or on its way to the database, and was reported. */
+  /** What its caller gets for work that failed in or on its way to the database, and was reported. */
   const tell = Effect.fnUntraced(function*(
     what: Work,
     { whose }: Caller,
@@ -260,7 +260,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       () => overHeartbeat(what, caller, work)
     )
 
-  /** The heartbeat's connection may have broken as well, and is made anew in a moment. */
+  /** The heartbeat's connection may have broken as well, and is made again in a moment. */
   const whileHeartbeatIsRenewed = {
     schedule: Schedule.spaced("250 millis"),
     times: 8,

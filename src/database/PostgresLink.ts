@@ -117,7 +117,7 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const beatText = heartbeatSql(replica)
   const beat = (client: PgClient) => client.unsafe(beatText)
 
-  /** Each start of a process leaves a row; whoever was not heard of for a day is no replica any more. */
+  /** Each start of a process leaves a row; one that was not heard of for a day is no replica any more. */
   const forgetReplicas = (client: PgClient) => client`delete from lull.replica where beat_at < now() - interval '1 day'`
 
   const schema = Migrations.make()

@@ -1,6 +1,6 @@
 /**
  * What failures mean: tables. `classify` says it of a heartbeat, and `judge` of work at the door, where the same error may be
- * the fault of whoever asked: of the error of a statement only what Lull's own work met says anything of the database.
+ * the fault of the caller: of the error of a statement only what Lull's own work met says anything of the database.
  *
  * SQLSTATEs: PostgreSQL's documentation, appendix A. Socket errors: `errno(3)`, Node's `dns` and `tls` modules.
  */

@@ -27,8 +27,7 @@ const soon = (what: string, condition: () => boolean) =>
     orElse: () => Effect.die(new Error(`${what} should have come within seconds`))
   })
 
-/** Work for the heartbeat's connection waits 2 s for the pool first, and may fail once. */
-const lease = "6 seconds"
+const lease = "4 seconds"
 
 /** Longer than a lease: who could not keep it has lost it. */
 const aWhile = Effect.sleep("9 seconds")
