@@ -66,7 +66,7 @@ export class LeaseMap<A> {
 
   /** The older ones of a job, but for that token. */
   #olderThan(job: JobId, token: number): ReadonlyArray<A> {
-    const older = this.#older.get(job)
+    const older = this.#older.size === 0 ? undefined : this.#older.get(job)
     return older === undefined ? none : older.filter((value) => this.#leaseOf(value).token !== token)
   }
 

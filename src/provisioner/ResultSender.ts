@@ -20,7 +20,6 @@ import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
 import type { JobId, JobOutcome, Lease } from "./Job.ts"
 import { JobStore, type Report, type Verdict } from "./JobStore.ts"
-import { LeaseMap } from "./LeaseMap.ts"
 import { retryDelay, throughOutages } from "./Retrying.ts"
 
 /** How a run ended: its outcome; or that it was never begun, and the job is given back. */
@@ -50,11 +49,18 @@ const bytesAtOnce = 4 * 1_048_576
 /** Statements with results in flight: while one waits for its commit, the next is being made. */
 const senders = 2
 
-interface Item extends Lease {
-  readonly ending: Ending
+/** What is sent of one run: a report, or that its job is given back. */
+type Item = ReportItem | ReleaseItem
+
+interface ReportItem extends Report, Sent {}
+
+interface ReleaseItem extends Lease, Sent {
+  readonly outcome: undefined
+  readonly json: undefined
+}
+
+interface Sent {
   readonly bytes: number
-  /** Its answer is awaited: it was neither answered, nor forgotten, nor replaced. */
-  isWanted: boolean
   /** A warning named it. */
   isNamed: boolean
 }
@@ -76,29 +82,17 @@ interface How {
 
 const atFirst: How = { isApart: false, attempt: 0, answered: 0 }
 
-type EndedItem = Item & { readonly ending: Ended }
+const toItem = ({ job, token }: Lease, ending: Ending): Item =>
+  ending === "notStarted"
+    ? { job, token, outcome: undefined, json: undefined, bytes: rowBytes, isNamed: false }
+    : { job, token, outcome: ending.outcome, json: ending.json, bytes: bytesOf(ending), isNamed: false }
 
-const toItem = ({ job, token }: Lease, ending: Ending): Item => ({
-  job,
-  token,
-  ending,
-  bytes: bytesOf(ending),
-  isWanted: false,
-  isNamed: false
-})
+const isReport = (item: Item): item is ReportItem => item.outcome !== undefined
 
-const isEnded = (item: Item): item is EndedItem => item.ending !== "notStarted"
+/** What a row's other columns weigh, about. */
+const rowBytes = 100
 
-const toReport = ({ ending, job, token }: EndedItem): Report => ({
-  job,
-  token,
-  outcome: ending.outcome,
-  json: ending.json
-})
-
-/** What an outcome weighs, beside a row's other columns. */
-const bytesOf = (ending: Ending): number =>
-  100 + (ending === "notStarted" ? 0 : (ending.json ?? JSON.stringify(ending.outcome.result ?? null)).length)
+const bytesOf = ({ json, outcome }: Ended): number => rowBytes + (json ?? JSON.stringify(outcome.result ?? null)).length
 
 export const make = Effect.fnUntraced(function*(
   onAnswered: (lease: Lease, verdict: Verdict) => void
@@ -106,8 +100,8 @@ export const make = Effect.fnUntraced(function*(
   const store = yield* JobStore
   const persistently = throughOutages(yield* Availability)
   const loops = yield* Loops
-  /** All that has not been answered; `queue` is what has not been sent. */
-  const pending = new LeaseMap<Item>((item) => item)
+  /** All whose answer is awaited; `queue` is what has not been sent. */
+  const unanswered = new Set<Item>()
   const queue: Array<Item> = []
   const hasResults = Latch.makeUnsafe(false)
   let bytes = 0
@@ -116,24 +110,19 @@ export const make = Effect.fnUntraced(function*(
   /** Statements that were answered: while others are, what fails is at fault itself. */
   let answered = 0
 
+  const add = (item: Item) => {
+    unanswered.add(item)
+    bytes += item.bytes
+  }
+
   const remove = (item: Item) => {
-    if (!item.isWanted) return false
-    item.isWanted = false
-    pending.delete(item)
-    bytes -= item.bytes
-    return true
+    const isFirst = unanswered.delete(item)
+    if (isFirst) bytes -= item.bytes
+    return isFirst
   }
 
   const settle = (item: Item, verdict: Verdict) => {
     if (remove(item)) onAnswered(item, verdict)
-  }
-
-  const put = (item: Item) => {
-    const before = pending.get(item)
-    if (before !== undefined) remove(before)
-    pending.set(item)
-    item.isWanted = true
-    bytes += item.bytes
   }
 
   const takeAside = Effect.fnUntraced(function*(items: ReadonlyArray<Item>, attempt: number, delay = attempt) {
@@ -145,13 +134,14 @@ export const make = Effect.fnUntraced(function*(
 
   /** The one job that is at fault ends all the same, without what the database refuses. */
   const replace = Effect.fnUntraced(function*(item: Item, error: QueryFailed) {
-    if (item.ending === "notStarted" || item.ending.outcome.result === null) {
+    if (!isReport(item) || item.outcome.result === null) {
       yield* Effect.logError(`the end of job ${item.job} could not be stored: ${errorText(error)}`)
       return settle(item, "refused")
     }
     const problem = `its result could not be stored: ${error.detail}`
     const replaced = toItem(item, { outcome: { status: "failed", result: null, error: problem } })
-    put(replaced)
+    remove(item)
+    add(replaced)
     yield* deliver([replaced], { ...atFirst, isApart: true })
   })
 
@@ -185,16 +175,20 @@ export const make = Effect.fnUntraced(function*(
 
   const deliver = (given: ReadonlyArray<Item>, how: How): Effect.Effect<void> =>
     Effect.suspend(() => {
-      const items = given.filter((item) => item.isWanted)
-      const reports = items.filter(isEnded)
-      const releases = items.filter((item) => !isEnded(item))
+      const reports: Array<ReportItem> = []
+      const releases: Array<ReleaseItem> = []
+      for (const item of given) {
+        if (!unanswered.has(item)) continue
+        if (isReport(item)) reports.push(item)
+        else releases.push(item)
+      }
       return Effect.andThen(deliverReports(reports, how), deliverReleases(releases, how))
     })
 
-  const deliverReports = (items: ReadonlyArray<EndedItem>, how: How) =>
+  const deliverReports = (items: ReadonlyArray<ReportItem>, how: How) =>
     items.length === 0 ?
       Effect.void :
-      persistently(store.finish(items.map(toReport), { skipLocked: how.isApart })).pipe(
+      persistently(store.finish(items, { skipLocked: how.isApart })).pipe(
         Effect.flatMap((verdicts) => {
           answered++
           const locked = items.filter((_, at) => verdicts[at] === "locked")
@@ -207,7 +201,7 @@ export const make = Effect.fnUntraced(function*(
         Effect.catchTag("QueryFailed", (error) => failed(items, how, error))
       )
 
-  const deliverReleases = (items: ReadonlyArray<Item>, how: How) =>
+  const deliverReleases = (items: ReadonlyArray<ReleaseItem>, how: How) =>
     items.length === 0 ? Effect.void : persistently(store.release(items)).pipe(
       Effect.map((accepted) => items.forEach((item, at) => settle(item, accepted[at] === true ? "again" : "refused"))),
       Effect.catchTag("QueryFailed", (error) => failed(items, how, error))
@@ -257,16 +251,15 @@ export const make = Effect.fnUntraced(function*(
   return {
     send: (lease, ending) => {
       const item = toItem(lease, ending)
-      put(item)
+      add(item)
       queue.push(item)
       hasResults.openUnsafe()
     },
-    forget: (lease) => {
-      const item = pending.get(lease)
-      if (item !== undefined) remove(item)
+    forget: ({ job, token }) => {
+      for (const item of unanswered) if (item.job === job && item.token === token) remove(item)
     },
-    unanswered: () => pending.values().map(({ job }) => job),
-    size: () => pending.size,
+    unanswered: () => Array.from(unanswered, ({ job }) => job),
+    size: () => unanswered.size,
     bytes: () => bytes
   }
 })

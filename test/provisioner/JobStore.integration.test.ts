@@ -247,10 +247,14 @@ describe("JobStorePostgres", () => {
       yield* store.acquire({ worker: { id: database.id, tags: {}, types: undefined }, limit: 1, lease })
       const read = counting(query)
       for (
-        const [status, count] of [["failed", 4], ["pending", 2], ["running", 1], ["canceled", 0], [
-          "canceling",
-          0
-        ]] as const
+        const [status, count] of [
+          ["failed", 4],
+          ["pending", 2],
+          ["running", 1],
+          ["canceled", 0],
+          ["canceling", 0],
+          ["succeeded", 10]
+        ] as const
       ) {
         const before = yield* read("job")
         assert.lengthOf(yield* store.list({ status, limit: 10 }), count)
