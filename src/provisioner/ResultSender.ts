@@ -222,8 +222,12 @@ export const make = Effect.fnUntraced(function*(
     if (queue.length === 0) {
       hasResults.closeUnsafe()
       yield* hasResults.await
-      // Jobs that were started together often end together.
-      yield* Effect.yieldNow
+      // Jobs that were started together often end together: in one statement, as long as each turn brings more of them.
+      let known = 0
+      while (queue.length > known && queue.length < resultsAtOnce) {
+        known = queue.length
+        yield* Effect.yieldNow
+      }
     }
     yield* deliver(nextBatch(), atFirst)
   }))
