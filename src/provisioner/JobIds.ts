@@ -11,23 +11,39 @@ import { JobId } from "./Job.ts"
 
 export type JobIds = (count: number) => Effect.Effect<ReadonlyArray<JobId>>
 
-/** Half of the counter's range is left to count in. */
-const seedRange = 2 ** 41
+/** The counter begins in the lower half of its range. */
+const seedBits = { high: 0x1ff, low: 2 ** 32 }
+
+/** Drawn at once, for many calls: a call for a few bytes takes longer than all the rest. */
+const drawnBytes = 4_096
 
 export const make = (random: SecureRandom["Service"]): JobIds => {
   let time = 0
   let counter = 0
+  let drawn: Buffer = Buffer.alloc(0)
+
+  const take = (bytes: number): Effect.Effect<Buffer> => {
+    if (drawn.length < bytes) {
+      return Effect.flatMap(random.randomBytes(Math.max(bytes, drawnBytes)), (more) => {
+        drawn = Buffer.from(more.buffer, more.byteOffset, more.byteLength)
+        return take(bytes)
+      })
+    }
+    const taken = drawn.subarray(0, bytes)
+    drawn = drawn.subarray(bytes)
+    return Effect.succeed(taken)
+  }
+
   return (count) =>
-    Effect.zipWith(Clock.currentTimeMillis, random.randomBytes(8 + 4 * count), (now, bytes) => {
-      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    Effect.zipWith(Clock.currentTimeMillis, Effect.suspend(() => take(8 + 4 * count)), (now, bytes) => {
       if (now > time) {
         time = now
-        counter = Number(view.getBigUint64(0) % BigInt(seedRange))
+        counter = (bytes.readUInt32BE(0) & seedBits.high) * seedBits.low + bytes.readUInt32BE(4)
       }
       const stamp = time.toString(16).padStart(12, "0")
       const prefix = `${stamp.slice(0, 8)}-${stamp.slice(8)}-7`
       // Text of all random bits at once: one by one it takes as long as all the rest.
-      const random = Buffer.from(bytes.buffer, bytes.byteOffset + 8, 4 * count).toString("hex")
+      const random = bytes.toString("hex", 8)
       return Array.from({ length: count }, (_, at) => {
         const high = (0x1000 + Math.floor(++counter / 2 ** 30)).toString(16).slice(1)
         const low = (0x8000_0000 + counter % 2 ** 30).toString(16)

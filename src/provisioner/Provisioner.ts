@@ -35,6 +35,7 @@ import * as JobStoreMemory from "./JobStoreMemory.ts"
 import * as JobStorePostgres from "./JobStorePostgres.ts"
 import { LocalWorkers } from "./LocalWorkers.ts"
 import * as Reaper from "./Reaper.ts"
+import { traced } from "./Traced.ts"
 import * as Unserved from "./Unserved.ts"
 
 export type Submission = Partial<JobRequest> & { readonly type: string }
@@ -120,11 +121,11 @@ const make = Effect.gen(function*() {
   const store = yield* JobStore
   const unserved = yield* Unserved.make(store, yield* LocalWorkers)
 
-  const submitAll = Effect.fn("Provisioner.submitAll")(function*(submissions: ReadonlyArray<Submission>) {
+  const submitAll = Effect.fnUntraced(function*(submissions: ReadonlyArray<Submission>) {
     const jobs = yield* submitJobs(submissions)
     yield* unserved.watch(jobs)
     return jobs
-  })
+  }, traced("Provisioner.submitAll"))
 
   const submitJobs = Effect.fnUntraced(function*(submissions: ReadonlyArray<Submission>) {
     const ids = yield* jobIds(submissions.length)

@@ -3,7 +3,7 @@
  * after a worker stood still for longer than a lease, the same job may come to it again under a new token while the first run
  * still goes on. Then the first one is stopped, and the second begins when it has ended.
  */
-import { Cause, Context, Deferred, Duration, Effect, Exit, type Fiber, Latch, Tracer } from "effect"
+import { Cause, Deferred, Duration, Effect, Exit, type Fiber, Latch } from "effect"
 import { errorText } from "../logging/ErrorText.ts"
 import type { ExecutorUnable } from "./Executor.ts"
 import { type ExecutionFailed, type Executor } from "./Executor.ts"
@@ -11,6 +11,7 @@ import { type JobId, type Lease, type LeasedJob } from "./Job.ts"
 import { LeaseMap } from "./LeaseMap.ts"
 import { endingOf, type RunExit, type Stop, TimeLimitReached, unableOf } from "./Outcome.ts"
 import type { Reporter } from "./Reporter.ts"
+import { isTraced } from "./Traced.ts"
 
 export interface Run {
   readonly job: LeasedJob
@@ -52,8 +53,7 @@ export const make = Effect.fnUntraced(function*(options: {
 }): Effect.fn.Return<Runs> {
   const { executor, reporter } = options
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
-  // Spans are made where somebody looks at them.
-  const isTraced = (yield* Effect.tracer) !== Context.get(Context.empty(), Tracer.Tracer)
+  const hasTracer = yield* isTraced
   const runs = new LeaseMap<Run>(({ job }) => job)
   let running = 0
   const noneRunning = Latch.makeUnsafe(true)
@@ -66,7 +66,7 @@ export const make = Effect.fnUntraced(function*(options: {
       duration: Duration.millis(job.timeout),
       orElse: () => Effect.fail(new TimeLimitReached({ limit: Duration.millis(job.timeout ?? 0) }))
     })
-    const traced = isTraced
+    const traced = hasTracer
       ? Effect.withSpan(limited, "Executor.run", {
         root: true,
         attributes: { job: job.job, type: job.type, attempt: job.attempt }
