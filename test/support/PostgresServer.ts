@@ -248,11 +248,18 @@ const writeOwned = ({ account, data }: Cluster.Cluster, name: string, content: s
   if (account.ids !== undefined) chownSync(path, account.ids.uid, account.ids.gid)
 }
 
+/** A test that has taken all connections still has one for itself, in a moment in which a refused login has left. */
 const statement = (url: string, sql: string) =>
   Effect.scoped(Effect.flatMap(
     PgClient.make({ url: Redacted.make(url), maxConnections: 1 }),
     (client) => client.unsafe<Record<string, unknown>>(sql)
-  )).pipe(Effect.provide(Layer.fresh(Reactivity.layer)))
+  )).pipe(
+    Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 250, while: isFull }),
+    Effect.provide(Layer.fresh(Reactivity.layer))
+  )
+
+const isFull = ({ reason: { cause } }: SqlError) =>
+  typeof cause === "object" && cause !== null && "code" in cause && cause.code === "53300"
 
 /** Processes whose parent is `pid`. */
 const childrenOf = (pid: number): Array<number> =>
