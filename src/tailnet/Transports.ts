@@ -39,8 +39,8 @@ export const webSocketUrl = (address: string): string | undefined => {
   const protocol = { "http:": "ws:", "https:": "wss:", "ws:": "ws:", "wss:": "wss:" }[url.protocol]
   if (protocol === undefined) return undefined
   url.protocol = protocol
-  const prefix = url.pathname.replace(/\/+$/, "")
-  if (!prefix.endsWith(Protocol.path)) url.pathname = `${prefix}${Protocol.path}`
+  const path = url.pathname.replace(/\/+$/, "")
+  url.pathname = path.endsWith(Protocol.path) ? path : `${path}${Protocol.path}`
   return url.href
 }
 

@@ -98,7 +98,7 @@ describe("lull", () => {
   it("does not start with a secret that is in two places, in no file, or in one that is empty", async () => {
     const cases: ReadonlyArray<readonly [environment: Record<string, string>, pattern: RegExp]> = [
       [{ LULL_TOKEN: newToken, LULL_TOKEN_FILE: file(newToken) }, /^LULL_TOKEN and LULL_TOKEN_FILE are both set/],
-      [{ LULL_PEER_TOKEN_FILE: join(directory, "gone") }, /^LULL_PEER_TOKEN_FILE=.*: there is no such file$/],
+      [{ LULL_PEER_TOKEN_FILE: join(directory, "gone") }, /^LULL_PEER_TOKEN_FILE=.*: there is no such file\n$/],
       [{ LULL_DATABASE_URL: "", LULL_DATABASE_URL_FILE: file("\n") }, /^LULL_DATABASE_URL and LULL_DATABASE_URL_FILE/],
       [{ LULL_DATABASE_URL_FILE: file("\n") }, /^LULL_DATABASE_URL_FILE=.* is an empty file: /]
     ]
@@ -129,7 +129,7 @@ describe("lull", () => {
     for (
       const [environment, pattern] of [
         [{ LULL_TOKEN: oldToken, LULL_TOKEN_FILE: file(oldToken) }, /^LULL_TOKEN and LULL_TOKEN_FILE are both set/],
-        [{ LULL_TOKEN_FILE: join(directory, "gone") }, /^LULL_TOKEN_FILE=.*: there is no such file$/],
+        [{ LULL_TOKEN_FILE: join(directory, "gone") }, /^LULL_TOKEN_FILE=.*: there is no such file\n$/],
         [{ LULL_TOKEN_FILE: file("\n") }, /^LULL_TOKEN_FILE=.* is an empty file: /],
         [{ LULL_TOKEN_FILE: "" }, /^LULL_TOKEN_FILE is set, and empty/]
       ] as ReadonlyArray<readonly [Record<string, string>, RegExp]>
@@ -140,7 +140,7 @@ describe("lull", () => {
     }
     const peer = await run(["peer", "join", "--name", "a"], { LULL_PEER_TOKEN_FILE: join(directory, "gone") }).ended
     assert.strictEqual(peer.status, 64)
-    assert.match(peer.stderr, /^LULL_PEER_TOKEN_FILE=.*: there is no such file$/)
+    assert.match(peer.stderr, /^LULL_PEER_TOKEN_FILE=.*: there is no such file\n$/)
   }, 60_000)
 
   it("peer dials with the token that its file holds by then", async () => {

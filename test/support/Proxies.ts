@@ -64,8 +64,9 @@ const configurations: Readonly<Record<Kind, (port: number, directory: string, op
       ""
     ].join("\n")
   },
+  // It would ask the world for certificates, and have this machine trust an authority of its own.
   caddy: (port, _, options) =>
-    `{\nadmin off\nauto_https disable_redirects\n}\n${
+    `{\n\tadmin off\n\tauto_https off\n\tskip_install_trust\n\tlog {\n\t\tlevel ERROR\n\t}\n}\n${
       replaced(recipeOf("caddyfile"), [
         ...options.replacements ?? [],
         ["lull.example {", `https://lull.example:${port}, https://localhost:${port} {\n\tbind 127.0.0.1`],
