@@ -17,6 +17,7 @@ import * as Draining from "../http/Draining.ts"
 import type * as Guard from "../http/Guard.ts"
 import { takeOffPrefix } from "../http/PublicUrl.ts"
 import * as Server from "../http/Server.ts"
+import * as Sites from "../http/Sites.ts"
 import * as TailnetRoute from "../http/TailnetRoute.ts"
 import { Loops } from "../loop/Loops.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
@@ -65,8 +66,7 @@ const httpLayer = (settings: Settings, tokens: ServiceTokens) => {
   const guard: Guard.Options = {
     token: tokens.token,
     peerToken: tokens.peerToken,
-    hosts: isLoopback(host) ? ["localhost", "127.0.0.1", "[::1]", hostInUrl(host)] : undefined,
-    publicUrl,
+    ...Sites.namesOf(hostInUrl(host), isLoopback(host), publicUrl),
     trustedProxies: ClientAddress.trusting(settings.trustedProxies)
   }
   const Http = HttpRouter.serve(Layer.mergeAll(Server.layer(guard), TailnetRoute.layer), {

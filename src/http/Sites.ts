@@ -13,8 +13,10 @@ import { isIP } from "node:net"
 import type { PublicUrl } from "./PublicUrl.ts"
 
 export interface Options {
-  /** Names under which it may be called. `undefined`: it listens beyond the loopback. */
+  /** Names under which it may be called. `undefined`: any, as it listens beyond the loopback, and asks for a token. */
   readonly hosts: ReadonlyArray<string> | undefined
+  /** And any address: probes call by one, and only a name can be made to point somewhere else. */
+  readonly takesAddresses?: boolean | undefined
   /** Those of the proxy before it. */
   readonly publicUrl?: PublicUrl | undefined
 }
@@ -44,14 +46,23 @@ const ownSites = new Set(["same-origin", "none"])
 
 const nameOf = (host: string) => host.replace(/:\d+$/, "")
 
-/** Beyond the loopback any name would do, as a token is asked for there; but who says the names means these. */
-const isCalledRightly = (name: string, { hosts, publicUrl }: Options) => {
-  if (publicUrl?.hosts.some((own) => nameOf(own) === name) === true) return true
-  if (hosts !== undefined) return hosts.includes(name)
-  return publicUrl === undefined || name === "localhost" || isAddress(name)
-}
+const isCalledRightly = (name: string, { hosts, publicUrl, takesAddresses = false }: Options) =>
+  hosts === undefined || hosts.includes(name) || (takesAddresses && isAddress(name)) ||
+  publicUrl?.hosts.some((own) => nameOf(own) === name) === true
 
-/** Probes call by address, and only a name can be made to point somewhere else. */
+/** By which names a service is called that listens at a host, as URLs have it. Who says the public ones means no others. */
+export const namesOf = (
+  host: string,
+  isLoopback: boolean,
+  publicUrl: PublicUrl | undefined
+): Options => ({
+  hosts: isLoopback || publicUrl !== undefined
+    ? ["localhost", "127.0.0.1", "[::1]", host.toLowerCase()]
+    : undefined,
+  takesAddresses: !isLoopback,
+  publicUrl
+})
+
 const isAddress = (name: string) => isIP(name) === 4 || (/^\[.*\]$/.test(name) && isIP(name.slice(1, -1)) === 6)
 
 /** Under a public address that of the proxy, by its protocol, too: what was sent without TLS may be anybody's. */

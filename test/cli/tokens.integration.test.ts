@@ -186,6 +186,8 @@ describe("lull", () => {
     assert.strictEqual(await asked({}, "/in/lull/in/lull/healthz"), 401)
     await asked({ authorization: "Bearer hush-hush-hush-hush", "x-forwarded-for": "203.0.113.9" }, "/api/v1/jobs")
     await until(() => stderr().includes("203.0.113.9 gave a token that is not accepted"))
+    run(["peer", "join", "--name", "carol", "--url", address], { LULL_TOKEN: "hush-hush-hush-hush" })
+    await until(() => stderr().includes("127.0.0.1 gave a token that is not accepted"))
     assert.notInclude(stderr(), "hush")
   }, 60_000)
 

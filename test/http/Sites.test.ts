@@ -7,6 +7,7 @@ const publicUrl = Result.getOrThrow(
   read("https://lull.example,https://lull.example:8443,https://xn--bcher-kva.example")
 )
 const loopback = ["localhost", "127.0.0.1", "[::1]"]
+const { namesOf } = Sites
 
 const isRefused = (headers: Record<string, string>, options: Sites.Options) =>
   Sites.refuse(headers, options) !== undefined
@@ -15,21 +16,27 @@ describe("the host of a request", () => {
   const places: ReadonlyArray<readonly [what: string, options: Sites.Options, right: string, wrong: string]> = [
     [
       "on the loopback, is one of the loopback",
-      { hosts: loopback },
+      namesOf("127.0.0.1", true, undefined),
       "localhost 127.0.0.1:7070 LOCALHOST:1 [::1]:7070 [::1]",
       "lull.example evil.example 127.0.0.1.evil.example localhost.evil.example localhost. user@localhost ::1 10.0.0.1"
     ],
     [
       "on the loopback behind a proxy, is one of the loopback or of the public addresses",
-      { hosts: loopback, publicUrl },
+      namesOf("127.0.0.1", true, publicUrl),
       "localhost:7070 lull.example LULL.EXAMPLE lull.example:8443 lull.example:443 xn--bcher-kva.example",
       "evil.example lull.example.evil.example a.lull.example 10.0.0.1"
     ],
-    ["beyond the loopback, is any", { hosts: undefined }, "lull.example evil.example 10.0.0.1:7070 [fd00::1]", ""],
     [
-      "beyond the loopback behind a proxy, is a public address, or no name that could be made to point here",
-      { hosts: undefined, publicUrl },
-      "lull.example localhost:7070 10.0.0.1:7070 [fd00::1]:7070",
+      "beyond the loopback, is any",
+      namesOf("0.0.0.0", false, undefined),
+      "lull.example evil.example 10.0.0.1:7070 [fd00::1]",
+      ""
+    ],
+    [
+      "beyond the loopback behind a proxy, is a public address, the name where it listens, or none that could be made to " +
+      "point here",
+      namesOf("Inside.example", false, publicUrl),
+      "lull.example inside.example:7070 localhost:7070 10.0.0.1:7070 [fd00::1]:7070",
       "evil.example 10.0.0.1.evil.example [evil.example] 10.0.0 0x7f000001"
     ]
   ]
