@@ -17,7 +17,7 @@ import { readAudit, readSignatures, type Verdict } from "./supply/registry.ts"
 const read = (file: string): unknown => JSON.parse(readFileSync(new URL(`../${file}`, import.meta.url), "utf8"))
 
 const npm = (...words: ReadonlyArray<string>) => {
-  const { status, stderr, stdout } = spawnSync("npm", [...words, "--json"], {
+  const { status, stderr, stdout } = spawnSync("npm", [...words, "--json", "--fetch-retries", "1"], {
     cwd: new URL("..", import.meta.url),
     encoding: "utf8",
     timeout: registryWithin,

@@ -7,7 +7,7 @@
  * the next, a number and a time, is left out: the same lock makes the same file.
  */
 import { spawnSync } from "node:child_process"
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
@@ -46,26 +46,56 @@ const asUsed = (
   }
 }
 
+interface Component {
+  readonly "bom-ref": string
+  readonly properties: ReadonlyArray<{ readonly name: string }>
+}
+
+interface Bom {
+  readonly serialNumber: string
+  readonly metadata: { readonly timestamp: string; readonly component: Component }
+  readonly components: ReadonlyArray<Component>
+  readonly dependencies: ReadonlyArray<{ readonly ref: string; readonly dependsOn: ReadonlyArray<string> }>
+}
+
+const isTool = ({ properties }: Component) => properties.some(({ name }) => name === "cdx:npm:package:development")
+
+/** `npm sbom --omit dev` would leave out as well what is both a tool and used. */
+const withoutTools = ({ serialNumber: _, ...bom }: Bom) => {
+  const { timestamp: __, ...metadata } = bom.metadata
+  const components = bom.components.filter((component) => !isTool(component))
+  const refs = new Set([metadata.component, ...components].map((component) => component["bom-ref"]))
+  const dependencies = bom.dependencies.filter(({ ref }) => refs.has(ref))
+    .map(({ dependsOn, ref }) => ({ ref, dependsOn: dependsOn.filter((other) => refs.has(other)) }))
+  return { ...bom, metadata, components, dependencies }
+}
+
+const npmSbom = (directory: string): Bom => {
+  const words = ["sbom", "--package-lock-only", "--sbom-format", "cyclonedx", "--sbom-type", "library"]
+  const { error, status, stderr, stdout } = spawnSync("npm", words, {
+    cwd: directory,
+    encoding: "utf8",
+    maxBuffer: 64 * 1_048_576
+  })
+  if (error !== undefined || status !== 0) throw new Error(`npm sbom failed: ${error?.message ?? stderr}`)
+  return JSON.parse(stdout) as Bom
+}
+
 export const writeSbom = (): void => {
   const manifest = asUsed(read("package.json") as Manifest)
-  const directory = mkdtempSync(join(tmpdir(), "lull-sbom-"))
+  const folder = mkdtempSync(join(tmpdir(), "lull-sbom-"))
   try {
+    // npm names the whole by its folder.
+    const directory = join(folder, manifest.name)
+    mkdirSync(directory)
     writeFileSync(join(directory, "package.json"), JSON.stringify(manifest))
     // As it is: that it does not fit makes npm find out by itself who is needed by whom.
     copyFileSync(new URL("package-lock.json", root), join(directory, "package-lock.json"))
-    const { error, status, stderr, stdout } = spawnSync(
-      "npm",
-      ["sbom", "--package-lock-only", "--sbom-format", "cyclonedx", "--sbom-type", "library", "--omit", "dev"],
-      { cwd: directory, encoding: "utf8", maxBuffer: 64 * 1_048_576 }
+    writeFileSync(
+      new URL("sbom.cdx.json", root),
+      `${JSON.stringify(withoutTools(npmSbom(directory)), undefined, 2)}\n`
     )
-    if (error !== undefined || status !== 0) throw new Error(`npm sbom failed: ${error?.message ?? stderr}`)
-    const { serialNumber: _, ...bom } = JSON.parse(stdout) as {
-      metadata: Record<string, unknown>
-      serialNumber?: string
-    }
-    const { timestamp: __, ...metadata } = bom.metadata
-    writeFileSync(new URL("sbom.cdx.json", root), `${JSON.stringify({ ...bom, metadata }, null, 2)}\n`)
   } finally {
-    rmSync(directory, { recursive: true, force: true })
+    rmSync(folder, { recursive: true, force: true })
   }
 }

@@ -33,12 +33,13 @@ describe("the lock", () => {
     ],
     ["from a repository", { ...good, resolved: "git+ssh://git@github.com/a/a.git#1" }, /comes from git/],
     ["from a folder", { resolved: "../a", link: true }, /a link to a folder/],
-    ["from nowhere", { version: "1.0.0", license: "MIT", integrity }, /comes from nowhere/],
-    [
-      "that pretends to be of another platform",
-      { ...good, resolved: undefined, optional: true, os: ["aix"] },
-      /from nowhere/
-    ],
+    ["that pretends to be of another platform", { version: "1.0.0", optional: true, os: ["linux"] }, /no SHA-512 hash/],
+    ["of this platform that nobody has seen", {
+      optional: true,
+      os: ["linux"],
+      cpu: ["x64"],
+      libc: ["glibc"]
+    }, /no SHA-512 hash/],
     ["without a licence", { ...good, license: undefined }, /the licence none/],
     ["under a licence that is not known", { ...good, license: "AGPL-3.0" }, /the licence AGPL-3\.0/],
     ["under one more licence that is not known", { ...good, license: "MIT AND GPL-3.0" }, /the licence MIT AND/],
@@ -54,6 +55,12 @@ describe("the lock", () => {
   it("may have a package with a choice of licences, and with a script that was decided on", () => {
     assert.deepStrictEqual(problems({ ...good, license: "(GPL-3.0 OR MIT)" }), [])
     assert.deepStrictEqual(problems({ ...good, hasInstallScript: true }, { a: false }), [])
+  })
+
+  it("may have a package of another platform that the registry did not offer, and one without an address", () => {
+    assert.deepStrictEqual(problems({ version: "1.0.0", optional: true, os: ["aix"] }), [])
+    assert.deepStrictEqual(problems({ version: "1.0.0", optional: true, os: ["linux"], libc: ["musl"] }), [])
+    assert.deepStrictEqual(problems({ version: "1.0.0", integrity, license: "MIT" }), [])
   })
 })
 

@@ -9,6 +9,8 @@ const Entry = Schema.Struct({
   link: Schema.optionalKey(Schema.Boolean),
   optional: Schema.optionalKey(Schema.Boolean),
   os: Schema.optionalKey(Schema.Array(Schema.String)),
+  cpu: Schema.optionalKey(Schema.Array(Schema.String)),
+  libc: Schema.optionalKey(Schema.Array(Schema.String)),
   hasInstallScript: Schema.optionalKey(Schema.Boolean)
 })
 type Entry = typeof Entry.Type
@@ -38,9 +40,19 @@ const isKnown = (licence: string) =>
     choice.split(" AND ").every((each) => licences.has(each))
   )
 
-/** Packages of other platforms that the registry did not offer; `complete-lock.ts` adds them, and they are installed nowhere here. */
-const isUnseen = (entry: Entry) =>
-  entry.optional === true && entry.os !== undefined && entry.resolved === undefined && entry.integrity === undefined
+/** Where changes are checked. */
+const here = { os: "linux", cpu: "x64", libc: "glibc" } as const
+
+const isFor = (wanted: string, given: ReadonlyArray<string> | undefined) =>
+  given === undefined || given.includes(wanted)
+
+/**
+ * Packages of other platforms that the registry did not offer; `complete-lock.ts` adds them. Nobody here has seen them, so they may
+ * not be such as are installed here.
+ */
+const isUnseen = ({ cpu, integrity, libc, optional, os, resolved }: Entry) =>
+  optional === true && resolved === undefined && integrity === undefined &&
+  !(isFor(here.os, os) && isFor(here.cpu, cpu) && isFor(here.libc, libc))
 
 const nameOf = (path: string) => path.slice(path.lastIndexOf("node_modules/") + "node_modules/".length)
 
@@ -53,9 +65,10 @@ const problemsOfEntry = (path: string, entry: Entry, decided: ReadonlySet<string
   if (isUnseen(entry)) return script
   return [
     ...script,
-    ...(resolved?.startsWith(registry) === true
+    // Without one it is whatever registry npm is set up with, and the hash decides.
+    ...(resolved === undefined || resolved.startsWith(registry)
       ? []
-      : [`comes from ${resolved ?? "nowhere"}: it should come from ${registry}`]),
+      : [`comes from ${resolved}: it should come from ${registry}`]),
     ...(/^sha512-[A-Za-z0-9+/]{86}==$/.test(integrity ?? "") ? [] : ["has no SHA-512 hash"]),
     ...(license !== undefined && isKnown(license)
       ? []

@@ -88,7 +88,7 @@ describe("what others wrote", () => {
 
   const piped = (...words: ReadonlyArray<string>) => startProgram(process.execPath, [main, ...words], environment).ended
 
-  /** The lines of both streams, and nothing of how a terminal ends a line. */
+  /** The lines of both streams, and nothing of how a terminal ends a line: with a CR of its own, also after that of a CR LF. */
   const onTerminal = async (words: ReadonlyArray<string>, input = "/dev/null") => {
     const command = [process.execPath, main, ...words].map(quoted).join(" ")
     const child = spawn("script", ["-qec", `${command} < ${quoted(input)}`, "/dev/null"], {
@@ -98,7 +98,7 @@ describe("what others wrote", () => {
     const bytes: Array<Buffer> = []
     child.stdout.on("data", (chunk: Buffer) => bytes.push(chunk))
     await new Promise((resolve) => child.on("close", resolve))
-    return String(Buffer.concat(bytes)).trimEnd().split("\r\n")
+    return String(Buffer.concat(bytes)).trimEnd().split(/\r?\r\n/)
   }
 
   const commands: ReadonlyArray<readonly [lines: number, words: ReadonlyArray<string>]> = [

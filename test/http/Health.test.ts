@@ -52,7 +52,7 @@ const ask = (options: {
           history: () => 0
         })),
         Layer.provide(Layer.mock(AcquireLoop, {
-          worker: { id: "", replica: "", name: "", tags: {}, types: undefined },
+          worker: { id: "", replica: "", name: "", tags: {}, types: undefined, slots: 1 },
           tags: {},
           slots: 1,
           running: () => [],
