@@ -1,6 +1,7 @@
 /** The packed package in empty projects: what it brings, what it needs, what of it is bundled, and where its maps lead. */
 import { assert, describe, it } from "@effect/vitest"
 import { build } from "esbuild"
+import { execFileSync } from "node:child_process"
 import { existsSync, globSync, readdirSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { afterAll, beforeAll } from "vitest"
@@ -212,6 +213,51 @@ for (const [which, versions] of Object.entries(peers)) {
     })
   })
 }
+
+describe("the list of what the package runs on", () => {
+  interface Component {
+    readonly name: string
+    readonly version: string
+    readonly purl: string
+    readonly hashes?: ReadonlyArray<{ readonly alg: string; readonly content: string }>
+    readonly licenses?: ReadonlyArray<unknown>
+  }
+  interface Bom {
+    readonly bomFormat: string
+    readonly specVersion: string
+    readonly metadata: { readonly component: Component }
+    readonly components: ReadonlyArray<Component>
+  }
+  const read = () => {
+    const text = execFileSync("tar", ["-xzOf", packed.tarball, "package/sbom.cdx.json"], { encoding: "utf8" })
+    return { bom: JSON.parse(text) as Bom, text }
+  }
+
+  it("is in it as CycloneDX, and names the package and each peer in the version that it was tested with", () => {
+    const { bom } = read()
+    assert.strictEqual(bom.bomFormat, "CycloneDX")
+    assert.match(bom.specVersion, /^1\.\d$/)
+    assert.strictEqual(bom.metadata.component.name, "lull")
+    const versions = new Map(bom.components.map(({ name, version }) => [name, version]))
+    for (const peer of Object.keys(manifest.peerDependencies)) {
+      assert.strictEqual(versions.get(peer), manifest.devDependencies[peer], peer)
+    }
+  })
+
+  it("has what the peers bring, with licences and hashes, and no tool that the package was only made with", () => {
+    const { bom, text } = read()
+    const names = bom.components.map(({ name }) => name)
+    for (const tool of ["vitest", "typescript", "dprint", "oxlint", "esbuild", "node"]) assert.notInclude(names, tool)
+    assert.isAbove(names.length, Object.keys(manifest.peerDependencies).length)
+    for (const { hashes, licenses, name, purl } of bom.components) {
+      assert.match(purl, /^pkg:npm\//, name)
+      assert.strictEqual(hashes?.[0]?.alg, "SHA-512", name)
+      assert.isNotEmpty(licenses, name)
+    }
+    // So that the same sources make the same package.
+    assert.notMatch(text, /serialNumber|timestamp/)
+  })
+})
 
 describe("what package.json asks of its neighbours", () => {
   it("peers are ranges, all but effect are optional, and there is nothing else to install", () => {

@@ -3,8 +3,9 @@
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null
 
-/** So much of a field is shown. */
+/** So much of a field is shown, and of a message: whoever answers may have said more than anybody reads. */
 const fieldLength = 200
+const messageLength = 4_000
 
 const shown = (value: unknown): string => {
   if (typeof value === "string") return value.slice(0, fieldLength)
@@ -21,7 +22,7 @@ const unremarkable = new Set(["_tag", "message", "name", "stack", "cause"])
 const ownText = (error: unknown): string => {
   if (!isRecord(error)) return shown(error)
   const message = error["message"]
-  if (typeof message === "string" && message.trim() !== "") return message
+  if (typeof message === "string" && message.trim() !== "") return message.slice(0, messageLength)
   const { _tag: tag, name } = error
   const title = typeof tag === "string" ? tag : typeof name === "string" && name !== "" ? name : "an unknown error"
   const fields = Object.entries(error)

@@ -10,7 +10,9 @@ import type * as PlatformError from "effect/PlatformError"
 import * as Semaphore from "effect/Semaphore"
 import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
+import { isatty } from "node:tty"
 import * as Filter from "../logging/filter/Filter.ts"
+import { makeVisibleBytes, visible } from "../logging/VisibleText.ts"
 import { ExitWith } from "./ExitWith.ts"
 
 const unitMillis: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
@@ -47,8 +49,16 @@ const parseSummaries = (text: string): Summaries => {
   return descriptor
 }
 
+/** Byte by byte for a program or a file; what a terminal would obey is shown to it, as the log is anybody's. */
+const asIs = { next: (bytes: Uint8Array) => bytes, end: () => new Uint8Array(0) }
+const formFor = (isTerminal: boolean) => isTerminal ? makeVisibleBytes() : asIs
+
 const run = Effect.fnUntraced(function*(options: Filter.Options & { readonly summaries: Summaries }) {
   const stdio = yield* Stdio.Stdio
+  const ofOutput = formFor(yield* stdio.stdoutIsTerminal)
+  const ofSummaries = formFor(
+    typeof options.summaries === "number" ? isatty(options.summaries) : yield* stdio.stderrIsTerminal
+  )
   const files = yield* FileSystem.FileSystem
   const summaries = typeof options.summaries === "number"
     ? files.sink(`/dev/fd/${options.summaries}`, { flag: "a" })
@@ -73,10 +83,18 @@ const run = Effect.fnUntraced(function*(options: Filter.Options & { readonly sum
     output = []
     told = []
     return Effect.andThen(
-      parts.length === 0 ? Effect.void : Stream.run(Stream.make(concatenated(parts)), stdio.stdout()),
-      lines.length === 0 ? Effect.void : Stream.run(Stream.make(concatenated(lines)), summaries)
+      parts.length === 0 ? Effect.void : Stream.run(Stream.make(ofOutput.next(concatenated(parts))), stdio.stdout()),
+      lines.length === 0 ? Effect.void : Stream.run(Stream.make(ofSummaries.next(concatenated(lines))), summaries)
     )
   }))
+
+  const flushLast = Effect.andThen(
+    flush,
+    Effect.suspend(() => {
+      const rest = ofOutput.end()
+      return rest.length === 0 ? Effect.void : Stream.run(Stream.make(rest), stdio.stdout())
+    })
+  )
 
   const keepTime = Effect.forever(Effect.gen(function*() {
     const due = filter.nextDue()
@@ -97,7 +115,7 @@ const run = Effect.fnUntraced(function*(options: Filter.Options & { readonly sum
 
   const end = Effect.suspend(() => {
     filter.end(now(), at())
-    return options.stats === true ? Stream.run(Stream.make(report(filter)), stdio.stdout()) : flush
+    return options.stats === true ? Stream.run(Stream.make(report(filter)), stdio.stdout()) : flushLast
   })
 
   yield* Effect.raceFirst(read, keepTime).pipe(
@@ -114,7 +132,8 @@ const report = (filter: Filter.Filter): string => {
   const records = noise.reduce((sum, { count }) => sum + count, 0)
   const bytes = noise.reduce((sum, each) => sum + each.bytes, 0)
   const rows = noise.slice(0, reported).map(({ bytes: size, count, sample }) => {
-    const head = sample.split("\n")[0] ?? ""
+    // A kind is a line of the report, wherever that goes.
+    const head = visible((sample.split("\n")[0] ?? "").replace(/\r$/, ""))
     const shown = head.length > reportedLength ? `${head.slice(0, reportedLength)}…` : head
     return `${String(count).padStart(10)}  ${percent(count, records).padStart(6)}  ${
       percent(size, bytes).padStart(6)

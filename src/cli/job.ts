@@ -5,6 +5,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { JobDocument } from "../http/JobDocuments.ts"
+import { visible, visibleJson } from "../logging/VisibleText.ts"
 import { clientAddress } from "../Settings.ts"
 import * as Client from "./Client.ts"
 import * as ClientToken from "./clientToken.ts"
@@ -51,9 +52,17 @@ const connect = Effect.fnUntraced(function*(flags: Common) {
 
 type Lull = Client.Client
 
+/**
+ * Names, commands, messages and keys are others': in words, each is one line in which nothing moves a cursor, also for a pipe,
+ * as that leads to a pager or to `grep` and then to a terminal. As JSON they are what they were.
+ */
+const inJson = (value: unknown) => visibleJson(JSON.stringify(value))
+
 /** To stderr, as stdout is for results: in words, or as one of the fields of a JSON object. */
 const remark = (flags: Common, field: "job" | "notice" | "error", text: string, more: object = {}) =>
-  Console.error(flags.json ? JSON.stringify({ [field]: text, ...more }) : field === "job" ? `job ${text}` : text)
+  Console.error(
+    flags.json ? inJson({ [field]: text, ...more }) : field === "job" ? `job ${visible(text)}` : visible(text)
+  )
 
 const patience = (flags: Common): Client.Patience => ({
   waitsForService: flags.waitForService,
@@ -80,24 +89,28 @@ const summary = (job: JobDocument) => {
   const what = typeof job.input === "object" && job.input !== null && "command" in job.input
     ? job.input.command
     : job.type
-  const text = Array.isArray(what) ? what.join(" ") : String(what)
-  return `${job.id}  ${job.status.padEnd(9)}  ${job.createdAt}  ${text.length > 60 ? `${text.slice(0, 59)}…` : text}`
+  const text = visible(Array.isArray(what) ? what.join(" ") : String(what))
+  return `${visible(job.id)}  ${job.status.padEnd(9)}  ${visible(job.createdAt)}  ${
+    text.length > 60 ? `${text.slice(0, 59)}…` : text
+  }`
 }
 
 const details = (job: JobDocument) =>
   Object.entries(job).map(([name, value]) =>
-    `${name.padEnd(15)} ${typeof value === "string" ? value : JSON.stringify(value)}`
+    `${name.padEnd(15)} ${visible(typeof value === "string" ? value : JSON.stringify(value))}`
   ).join("\n")
 
 const print = (flags: Common, job: JobDocument, text: (job: JobDocument) => string) =>
-  Console.log(flags.json ? JSON.stringify(job) : text(job))
+  Console.log(flags.json ? inJson(job) : text(job))
 
 /**
  * The output as it was written: to stdout what went to stdout, the rest to stderr; as JSON, all of it to stdout. It survives
- * lost connections.
+ * lost connections. A program that reads it gets every byte; a terminal is shown what it would obey, and its tabs.
  */
 const followOutput = Effect.fnUntraced(function*(lull: Lull, job: string, follow: boolean, flags: Common) {
   const stdio = yield* Stdio.Stdio
+  const stdoutIsTerminal = yield* stdio.stdoutIsTerminal
+  const stderrIsTerminal = yield* stdio.stderrIsTerminal
   let after: string | undefined
   const write = (text: string, toStdout: boolean) =>
     Stream.run(Stream.make(text), toStdout ? stdio.stdout() : stdio.stderr())
@@ -106,13 +119,17 @@ const followOutput = Effect.fnUntraced(function*(lull: Lull, job: string, follow
     Stream.runForEach(Stream.suspend(() => lull.logs(job, follow, after)), (line) =>
       Effect.suspend(() => {
         after = `${line.attempt}:${line.index}`
-        return flags.json
-          ? write(`${JSON.stringify(line)}\n`, true)
-          : write(`${line.text}\n`, line.stream === "stdout")
+        if (flags.json) return write(`${inJson(line)}\n`, true)
+        const toStdout = line.stream === "stdout"
+        const isTerminal = toStdout ? stdoutIsTerminal : stderrIsTerminal
+        return write(`${isTerminal ? onTerminal(line.text) : line.text}\n`, toStdout)
       })),
     patience(flags)
   )
 })
+
+/** Of a line that ended with CR LF its CR is a part of that. */
+const onTerminal = (line: string) => visible(line.replace(/\r$/, ""), "tabs")
 
 /** How long a command that was interrupted tries to cancel its job. */
 const cancelWithin = Duration.seconds(5)
@@ -214,7 +231,7 @@ const submit = Command.make(
           // Who does not wait for the job does not wait for a service either: that it is not there is an error.
           const stored = yield* once(lull, flags, submission)
           yield* sayRemark(flags, stored)
-          return yield* print(flags, stored, ({ id }) => id)
+          return yield* print(flags, stored, ({ id }) => visible(id))
         }
         const interruption = yield* Interruption
         interruption.includesHangup()
@@ -251,8 +268,8 @@ const waitForJob = Effect.fnUntraced(function*(
       until: isEnded
     })
   }).pipe(Effect.onInterrupt(() => leaveJob(lull, flags, submitted, submission)))
-  if (flags.json) yield* Console.log(JSON.stringify(ended))
-  else yield* Console.error(`job ${ended.id} ${ended.status}${ended.error === null ? "" : `: ${ended.error}`}`)
+  if (flags.json) yield* Console.log(inJson(ended))
+  else yield* Console.error(visible(`job ${ended.id} ${ended.status}${ended.error === null ? "" : `: ${ended.error}`}`))
   const status = exitStatus(ended)
   if (flags.wait && status !== 0) return yield* Effect.die(new ExitWith(status))
 })
@@ -329,7 +346,11 @@ const cancel = Command.make(
       flags,
       Effect.gen(function*() {
         const lull = yield* connect(flags)
-        yield* print(flags, yield* once(lull, flags, lull.cancel(flags.id)), (job) => `${job.id} ${job.status}`)
+        yield* print(
+          flags,
+          yield* once(lull, flags, lull.cancel(flags.id)),
+          (job) => visible(`${job.id} ${job.status}`)
+        )
       })
     )
 ).pipe(Command.withDescription("Cancel a job, pending or running: lull job cancel ID"))

@@ -4,7 +4,7 @@
  */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { ConfigProvider, Layer } from "effect"
+import { ConfigProvider, Layer, Logger } from "effect"
 import * as CliOutput from "effect/cli/CliOutput"
 import * as Command from "effect/cli/Command"
 import * as SecureRandom from "effect/crypto/SecureRandom"
@@ -15,6 +15,7 @@ import { migrate } from "./migrate.ts"
 import { peer } from "./peer.ts"
 import { run, version } from "./run.ts"
 import { explain, serve as runService } from "./serve.ts"
+import * as terminalLog from "./terminalLog.ts"
 import { presenter } from "./usage.ts"
 
 const serve = Command.make("serve", {}, () =>
@@ -42,6 +43,8 @@ const Services = Layer.mergeAll(
   NodeHttpClient.layerNodeHttp,
   SecureRandom.layerWebCrypto,
   CliOutput.layerPresenter(presenter(process.argv.slice(2))),
+  // Of all commands but the service, whose settings say more: stdout is for results.
+  Logger.layer([terminalLog.logger("pretty", process.stderr.isTTY)]),
   // A secret that is empty is found as such.
   ConfigProvider.layer(ConfigProvider.fromEnv({ preserveEmptyStrings: true }))
 )

@@ -11,6 +11,7 @@ import * as PostgresLink from "../database/PostgresLink.ts"
 import { Replica } from "../database/Replica.ts"
 import { grantsTo, SchemaForbidden } from "../database/SchemaState.ts"
 import { classify } from "../database/Unavailable.ts"
+import { visible } from "../logging/VisibleText.ts"
 import { fromConfig, type Settings } from "../Settings.ts"
 import { statuses } from "./Client.ts"
 import { ExitWith } from "./ExitWith.ts"
@@ -47,7 +48,7 @@ const insist = <A, E, R>(attempt: Effect.Effect<A, E, R>, seconds: number): Effe
     Effect.tapError((error) => {
       if (!(error instanceof SchemaBlocked) || error.message === said) return Effect.void
       said = error.message
-      return Console.error(said)
+      return Console.error(visible(said))
     }),
     Effect.retry({
       schedule: Schedule.spaced("500 millis").pipe(Schedule.upTo({ duration: Duration.seconds(seconds) })),
@@ -83,7 +84,7 @@ export const migrate = Command.make("migrate", { grantTo, patience }, (flags) =>
   Effect.gen(function*() {
     const settings = yield* fromConfig
     yield* Effect.catch(run(settings, flags), (error) =>
-      Effect.andThen(Console.error(describeFailure(error)), Effect.fail(new ExitWith(statusOf(error)))))
+      Effect.andThen(Console.error(visible(describeFailure(error))), Effect.fail(new ExitWith(statusOf(error)))))
   })).pipe(
     Command.withDescription(
       "Bring the tables in LULL_DATABASE_URL up to date, with a role that may, and let another role use them"

@@ -6,6 +6,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Socket from "effect/socket/Socket"
 import { createHash, generateKeyPairSync } from "node:crypto"
 import { networkInterfaces } from "node:os"
+import { visible, visibleJson } from "../logging/VisibleText.ts"
 import { clientAddress } from "../Settings.ts"
 import { type Node, PeerId, type PeerUpdate } from "../tailnet/Peer.ts"
 import * as TailnetLoop from "../tailnet/TailnetLoop.ts"
@@ -45,6 +46,10 @@ const nodeOf = (id: PeerId, asOf: number): Node => {
     asOf
   }
 }
+
+/** What others say of themselves is shown, and not obeyed. */
+export const lineOf = (update: PeerUpdate, names: ReadonlyMap<PeerId, string>, json: boolean): string =>
+  json ? visibleJson(JSON.stringify(update)) : visible(describe(update, names))
 
 const describe = (update: PeerUpdate, names: ReadonlyMap<PeerId, string>): string => {
   const who = names.get(update.peer) ?? update.peer
@@ -129,11 +134,8 @@ const join = Command.make(
         node: nodeOf(id, yield* Clock.currentTimeMillis),
         tunnels: tunnel.map(peerIdOf)
       })
-      const print = Stream.runForEach(
-        loop.events,
-        (update) => Console.log(json ? JSON.stringify(update) : describe(update, names))
-      )
-      yield* Console.error(`${name} is ${id}`)
+      const print = Stream.runForEach(loop.events, (update) => Console.log(lineOf(update, names, json)))
+      yield* Console.error(visible(`${name} is ${id}`))
       if (!watch) {
         return yield* loop.run
       }

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import * as Runtime from "effect/Runtime"
+import { visible } from "../logging/VisibleText.ts"
 import { ExitWith } from "./ExitWith.ts"
 import * as Interruption from "./Interruption.ts"
 import * as ParentWatch from "./ParentWatch.ts"
@@ -88,7 +89,8 @@ const teardown = (
   if (error instanceof ExitWith) return onExit(error.status)
   // Bad flags have been explained by the command line already.
   if (hasTag(error, "ShowHelp")) return onExit(usageError)
-  process.stderr.write(`${explain(exit.cause)}\n`)
+  const lines = hasTag(error, "InvalidSettings") ? explain(exit.cause).split("\n") : [explain(exit.cause)]
+  process.stderr.write(lines.map((line) => `${visible(line)}\n`).join(""))
   onExit(
     hasTag(error, "InvalidSettings") || hasTag(error, "InvalidDatabaseUrl")
       ? usageError

@@ -173,7 +173,7 @@ const ending = () => {
 const serverVersion = Effect.fnUntraced(function*(database: Database["Service"]) {
   const work = Effect.flatMap(PgClient, (sql) => sql<{ version: string }>`SELECT version() AS version`)
   const rows = yield* Effect.orElseSucceed(database.read("Service.version", work), () => [])
-  const version = /^\S+ [\d.]+\S*/.exec(rows[0]?.version ?? "")?.[0]
+  const version = /^\S{1,40} [\d.]{1,20}\S{0,40}/.exec(rows[0]?.version ?? "")?.[0]
   if (version !== undefined) yield* Effect.logInfo(`the database is served by ${version}`)
 })
 

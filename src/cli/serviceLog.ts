@@ -4,24 +4,13 @@ import { join } from "node:path"
 import * as DedupLogger from "../logging/DedupLogger.ts"
 import * as RotatingFile from "../logging/RotatingFile.ts"
 import type { LogFormat, Settings } from "../Settings.ts"
+import * as terminalLog from "./terminalLog.ts"
 
 export interface Surroundings {
   /** Whether stderr is a terminal. */
   readonly isTerminal: boolean
   /** Calls what it is given when the process is to open its log file, and read its tokens, again. */
   readonly onHangup: (reopen: () => void) => void
-}
-
-/** `consoleLogFmt` and `consoleJson` write to stdout whatever `LogToStderr` says; only the pretty one obeys it. */
-const logger = (format: LogFormat, isTerminal: boolean) => {
-  switch (format) {
-    case "pretty":
-      return Logger.consolePretty({ colors: isTerminal })
-    case "logfmt":
-      return Logger.withConsoleError(Logger.formatLogFmt)
-    case "json":
-      return Logger.withConsoleError(Logger.formatJson)
-  }
 }
 
 const logLevels = {
@@ -39,7 +28,7 @@ const logLevels = {
 export const layer = Effect.fnUntraced(
   function*(settings: Settings, { isTerminal, onHangup }: Surroundings) {
     const format: LogFormat = settings.logFormat ?? (isTerminal ? "pretty" : "logfmt")
-    const stderr = logger(format, isTerminal)
+    const stderr = terminalLog.logger(format, isTerminal)
     const file = yield* Effect.provide(logFile(settings), Logger.layer([stderr]))
     const runFork = Effect.runForkWith(yield* Effect.context<never>())
     // Also without a file: a service does not end of it.
@@ -58,7 +47,7 @@ const logFile = Effect.fnUntraced(function*({ dataDirectory, logFile, logFormat,
   const file = RotatingFile.make({
     path: logFile ?? join(dataDirectory, "log", "lull.log"),
     quota: logQuota,
-    format: logFormat === "json" ? undefined : Logger.formatLogFmt
+    format: logFormat === "json" ? terminalLog.json : terminalLog.logfmt
   })
   if (logFile !== undefined) return yield* file
   // Nobody has asked for it, so nobody should be kept from starting by it.

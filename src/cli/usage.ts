@@ -2,6 +2,7 @@
 import { Console, Context, Effect } from "effect"
 import * as CliOutput from "effect/cli/CliOutput"
 import * as TerminalCapabilities from "effect/cli/TerminalCapabilities"
+import { visible, visibleJson } from "../logging/VisibleText.ts"
 import { usageError } from "./run.ts"
 
 /** The words of the command line up to `--`: what follows is a job's. */
@@ -16,9 +17,13 @@ export const presenter = (words: ReadonlyArray<string>): CliOutput.Presenter => 
     if (event._tag === "InvalidInvocation") {
       const messages = event.errors.map(({ message }) => message)
       if (asksForJson(words)) {
-        return yield* Console.error(JSON.stringify({ error: messages.join("; "), status: usageError }))
+        return yield* Console.error(visibleJson(JSON.stringify({ error: messages.join("; "), status: usageError })))
       }
-      return yield* Console.error([...messages, `see: ${event.commandPath.join(" ")} --help`].join("\n"))
+      return yield* Console.error(
+        [...messages.map((message) => visible(message, "lines")), `see: ${event.commandPath.join(" ")} --help`].join(
+          "\n"
+        )
+      )
     }
     if (event._tag === "Help" && event.reason === "Implicit") {
       const { canColor } = Context.get(yield* Effect.context<never>(), TerminalCapabilities.TerminalCapabilities)

@@ -360,7 +360,9 @@ const readIdentity = (client: PgClient) =>
     from pg_control_system()`.pipe(
     Effect.map((rows): ServerIdentity | undefined => {
       const row = rows[0]
-      return row && { systemIdentifier: row.id, timeline: Number.parseInt(row.timeline, 16) }
+      // They are shown in the log: from what is no PostgreSQL anything might come.
+      if (row === undefined || !/^\d{1,20}$/.test(row.id)) return undefined
+      return { systemIdentifier: row.id, timeline: Number.parseInt(row.timeline, 16) }
     }),
     Effect.catchIf((error) => classify(error) === undefined, () => Effect.undefined)
   )

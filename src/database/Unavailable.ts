@@ -7,7 +7,7 @@
 import type { Duration } from "effect"
 import { Data } from "effect"
 import { isSqlError, type SqlError } from "effect/sql/SqlError"
-import { errorText } from "../logging/ErrorText.ts"
+import { errorText, wordsOf } from "../logging/ErrorText.ts"
 
 /**
  * - `Unreachable`: no connection, or it broke.
@@ -184,16 +184,19 @@ export interface Classified {
   readonly detail: string
 }
 
-/** What an error says of itself, wherever in the chain of its causes it says it. */
+/**
+ * What an error says of itself, wherever in the chain of its causes it says it. Of a server that says too much, or a secret, no
+ * more goes from here to a log, an answer or a job.
+ */
 export const describe = (error: unknown): { readonly code: string | undefined; readonly detail: string } => {
   let detail: string | undefined
   for (const link of chain(error)) {
     const code = field(link, "code")
     const message = field(link, "message")
-    if (code !== undefined) return { code, detail: message ?? code }
+    if (code !== undefined) return { code: code.slice(0, longestCode), detail: wordsOf(message ?? code) }
     detail = message ?? detail
   }
-  return { code: undefined, detail: detail ?? errorText(error) }
+  return { code: undefined, detail: detail === undefined ? errorText(error) : wordsOf(detail) }
 }
 
 /** The reason for which this failure means "unavailable", or `undefined` if it is a failure of the statement. */
@@ -352,6 +355,9 @@ export const isCertainlyNotDone = (failure: { readonly code: string | undefined;
   if (failure._tag === "Statement") return code !== "40003"
   return /^(25006|28|3D|3F|42|53|57P03)/.test(code) || code === "ECONNREFUSED" || code === "ENOTFOUND"
 }
+
+/** A SQLSTATE has five characters, and the longest code of Node some forty. */
+const longestCode = 64
 
 const chain = function*(error: unknown): Generator<object> {
   let current = error

@@ -4,31 +4,16 @@
  *
  * While the database is away, answers come at once, from the door; `/healthz` and `/readyz` never ask it at all.
  */
-import {
-  ByteSize,
-  Cause,
-  Clock,
-  Duration,
-  Effect,
-  Layer,
-  Metric,
-  Option,
-  Result,
-  Schema,
-  Stream,
-  SubscriptionRef
-} from "effect"
+import { ByteSize, Cause, Duration, Effect, Layer, Option, Result, Schema, Stream } from "effect"
 import { MaxBodySize } from "effect/http/HttpIncomingMessage"
 import * as HttpRouter from "effect/http/HttpRouter"
 import { HttpServerError } from "effect/http/HttpServerError"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Response from "effect/http/HttpServerResponse"
-import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { Availability } from "../database/Availability.ts"
-import { DatabaseUnavailable, QueryFailed, reasons } from "../database/Unavailable.ts"
+import { DatabaseUnavailable, QueryFailed } from "../database/Unavailable.ts"
 import { errorText } from "../logging/ErrorText.ts"
 import * as Backoff from "../loop/Backoff.ts"
-import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
 import { IdempotencyKey, isStorable, isTerminal, type Job, JobId, JobStatus, limits, Tags } from "../provisioner/Job.ts"
 import { JobStore, type OutputPosition, type StoredLine } from "../provisioner/JobStore.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
@@ -36,6 +21,7 @@ import * as Api from "./Api.ts"
 import { Draining } from "./Draining.ts"
 import * as FailedTokens from "./FailedTokens.ts"
 import * as Guard from "./Guard.ts"
+import * as Health from "./Health.ts"
 import { fromJob, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
 import * as Problem from "./Problem.ts"
 
@@ -56,6 +42,7 @@ const followAgain = Backoff.exponential({ floor: "100 millis", cap: "5 seconds",
 export const layer = (options: Guard.Options) =>
   Layer.mergeAll(
     Routes,
+    Health.layer(options),
     // Outside of the guard, whose refusals it sees.
     Layer.provideMerge(guarded(options), FailedTokens.layer(options.trustedProxies))
   )
@@ -97,8 +84,6 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const availability = yield* Availability
   const provisioner = yield* Provisioner
   const store = yield* JobStore
-  const worker = yield* AcquireLoop
-
   const draining = yield* Draining
 
   const withRemarks = (jobs: ReadonlyArray<Job>) =>
@@ -256,59 +241,11 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
         )
       ))
 
-  const health = Effect.succeed(Response.text("ok\n"))
-
-  const ready = Effect.map(SubscriptionRef.get(availability.state), (state) => {
-    const stoppingSince = draining.since()
-    if (stoppingSince !== undefined) {
-      const since = new Date(stoppingSince).toISOString()
-      return Response.jsonUnsafe({ status: "stopping", since }, { status: 503, headers: retrySoon })
-    }
-    switch (state._tag) {
-      case "Available": {
-        const reason = worker.unable()
-        if (reason !== undefined) {
-          return Response.jsonUnsafe({ status: "unable to run jobs", reason }, { status: 503, headers: retrySoon })
-        }
-        return Response.jsonUnsafe({ status: "ready", since: new Date(state.since).toISOString() })
-      }
-      case "Starting":
-        return Response.jsonUnsafe({ status: "starting", since: new Date(state.since).toISOString() }, { status: 503 })
-      case "Degraded":
-      case "Unavailable":
-        return Response.jsonUnsafe({
-          status: state._tag === "Degraded" ? "degraded" : "unavailable",
-          reason: state.reason,
-          since: new Date(state.since).toISOString(),
-          attempts: state.attempts,
-          lastError: state.lastError
-        }, { status: 503, headers: { "retry-after": "1" } })
-    }
-  })
-
-  const metrics = Effect.gen(function*() {
-    const state = SubscriptionRef.getUnsafe(availability.state)
-    const now = yield* Clock.currentTimeMillis
-    yield* Metric.update(available, state._tag === "Available" ? 1 : 0)
-    yield* Metric.update(unavailableSince, state._tag === "Unavailable" ? (now - state.since) / 1000 : 0)
-    for (const reason of reasons) {
-      const isReason = state._tag === "Degraded" && state.reason === reason
-      yield* Metric.update(Metric.withAttributes(degraded, { reason }), isReason ? 1 : 0)
-    }
-    yield* Metric.update(running, worker.running().length)
-    yield* Metric.update(unanswered, worker.unanswered().length)
-    yield* Metric.update(slots, worker.slots)
-    return Response.text(yield* PrometheusMetrics.format(), { contentType: "text/plain; version=0.0.4; charset=utf-8" })
-  })
-
   yield* router.add("POST", "/api/v1/jobs", answered(submit))
   yield* router.add("GET", "/api/v1/jobs", answered(list))
   yield* router.add("GET", "/api/v1/jobs/:id", answered(show))
   yield* router.add("GET", "/api/v1/jobs/:id/logs", answered(logs))
   yield* router.add("POST", "/api/v1/jobs/:id/cancel", answered(cancel))
-  yield* router.add("GET", "/healthz", health)
-  yield* router.add("GET", "/readyz", ready)
-  yield* router.add("GET", "/metrics", metrics)
   yield* router.add("GET", "/openapi.json", Response.jsonUnsafe(Api.document))
 }))
 
@@ -396,16 +333,3 @@ const toLine = (line: StoredLine): string =>
       text: line.text
     })
   }\n`
-
-const available = Metric.gauge("lull_database_available", {
-  description: "1 while the database takes our writes and callers are served"
-})
-const unavailableSince = Metric.gauge("lull_database_unavailable_seconds", {
-  description: "How long the database has been away, 0 while it is there"
-})
-const degraded = Metric.gauge("lull_database_degraded", {
-  description: "1 while the heartbeat is written and callers are not served, by reason"
-})
-const running = Metric.gauge("lull_worker_running", { description: "Jobs that run in this process" })
-const unanswered = Metric.gauge("lull_worker_unanswered", { description: "Jobs whose end is not stored yet" })
-const slots = Metric.gauge("lull_worker_slots", { description: "Jobs that may run in this process at a time" })

@@ -143,6 +143,9 @@ const classOf = (value: object) => {
   return name === undefined ? undefined : cut(name, longestValue)
 }
 
+/** What another program said in its own words: without secrets, and of what is long the beginning and the end. */
+export const wordsOf = (text: string): string => cut(redaction.text(cut(text, longestRead)), longestText).toWellFormed()
+
 // --- fields and values
 
 /** Of an error, those that are told elsewhere. */

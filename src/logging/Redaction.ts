@@ -8,7 +8,8 @@
  * - `Bearer …` and `Basic …`; user and password in a URL.
  * - Whatever further names and patterns are given.
  *
- * Values of Effect's `Redacted` say `<redacted>` by themselves.
+ * Values of Effect's `Redacted` say `<redacted>` by themselves. Texts of errors are cut: what another program says in an error has
+ * no bound of its own.
  */
 export interface Options {
   /** Further names of fields, in any case. */
@@ -46,8 +47,24 @@ const secretNames = [
 
 const levels = 4
 
+/** Of a chain of causes. */
+const links = 8
+
+/** Of each text of an error: its message, its stack, its fields. A server's message has had ten megabytes. */
+const longestOfError = 16_384
+
+const cut = (text: string) =>
+  text.length <= longestOfError ? text : `${text.slice(0, longestOfError - 1_025)}…${text.slice(-1_024)}`
+
 /** What an error has beside its own fields. */
 const ofEveryError = new Set(["cause", "message", "name", "stack"])
+const none: ReadonlySet<string> = new Set()
+
+/**
+ * A password in a URL in which somebody left a `/` unescaped; what could be a port and a path is none. Its length is bounded, or a
+ * text of nothing but `://` would take a time that grows with the square of its length.
+ */
+const withSlash = /:\/\/[^\s/@:]*:(?!\d{1,5}(?:[/?#]|$))[^\s"'<>]{1,256}@/g
 
 const escape = (text: string) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&")
 
@@ -57,11 +74,11 @@ export const make = (options: Options = {}): Redaction => {
     new RegExp(pattern, pattern.flags.includes("g") ? pattern.flags : `${pattern.flags}g`)
   )
   /** Most texts have nothing of the kind, and cost this one look. */
-  const suspicious = new RegExp(`${names}|bearer|basic|://[^\\s/@]*@`, "i")
+  const suspicious = new RegExp(`${names}|bearer|basic|://[^\\s/@]*@|${withSlash.source}`, "i")
   const name = new RegExp(`(?:${names})$`, "i")
   const scheme = /\b(bearer|basic)\s+[\w.~+/=-]+/gi
-  // Only what has the form of a user and a password; `git@host` has none.
-  const inUrl = /:\/\/[^\s/@]*@/g
+  // Only what has the form of a user and a password; `git@host` has none. An `@` in it may have been left unescaped.
+  const inUrl = /:\/\/(?:[^\s/@]*@)+/g
   const pair = new RegExp(`((?:${names})["']?\\s{0,8}[:=]\\s{0,8})("[^"]*"|'[^']*'|[^\\s,;&"')}\\]]+)`, "gi")
 
   const text = (given: string): string => {
@@ -69,6 +86,7 @@ export const make = (options: Options = {}): Redaction => {
     if (suspicious.test(given)) {
       found = found
         .replaceAll(scheme, (_, kind: string) => `${kind} ${replacement}`)
+        .replaceAll(withSlash, `://${replacement}@`)
         .replaceAll(inUrl, `://${replacement}@`)
         .replaceAll(
           pair,
@@ -82,29 +100,39 @@ export const make = (options: Options = {}): Redaction => {
 
   const isSecretName = (given: string) => name.test(given)
 
-  const value = (given: unknown, level = 0): unknown => {
-    if (typeof given === "string") return text(given)
+  const ofError = (given: string) => text(cut(given))
+
+  /** `shown`: of a text in it. `link`: of a chain of causes. */
+  const value = (given: unknown, level = 0, shown = text, link = 0): unknown => {
+    if (typeof given === "string") return shown(given)
     if (typeof given !== "object" || given === null || level >= levels) return given
     try {
-      if (given instanceof Error) return error(given, level)
+      if (given instanceof Error) return link < links ? error(given, level, link) : unreadable
       if (Array.isArray(given)) {
-        const items = given.map((item) => value(item, level + 1))
+        const items = given.map((item) => value(item, level + 1, shown, link))
         return items.some((item, at) => item !== given[at]) ? items : given
       }
       const prototype: unknown = Object.getPrototypeOf(given)
       if (prototype !== Object.prototype && prototype !== null) return given
-      return members(given, level)
+      return members(given, level, shown, link)
     } catch {
       // A getter that throws would throw in the logger too; so would a proxy that was revoked.
       return unreadable
     }
   }
 
-  const members = (given: object, level: number): object => {
+  const members = (
+    given: object,
+    level: number,
+    shown: (text: string) => string,
+    link: number,
+    except: ReadonlySet<string> = none
+  ): object => {
     let isChanged = false
-    const entries = Object.entries(given).map(([key, item]: [string, unknown]): [string, unknown] => {
+    const own = Object.entries(given).filter(([key]) => !except.has(key))
+    const entries = own.map(([key, item]: [string, unknown]): [string, unknown] => {
       const isSecret = isSecretName(key) && item !== undefined && item !== null
-      const redacted = isSecret ? replacement : value(item, level + 1)
+      const redacted = isSecret ? replacement : value(item, level + 1, shown, link)
       isChanged ||= redacted !== item
       return [key, redacted]
     })
@@ -112,11 +140,11 @@ export const make = (options: Options = {}): Redaction => {
   }
 
   /** With its fields, as formatters write them: a tag, what a tagged error was made with. */
-  const error = (given: Error, level: number): Error => {
-    const message = text(given.message)
-    const stack = text(given.stack ?? "")
-    const cause = given.cause === undefined ? undefined : value(given.cause, level + 1)
-    const fields = members(given, level)
+  const error = (given: Error, level: number, link: number): Error => {
+    const message = ofError(given.message)
+    const stack = ofError(given.stack ?? "")
+    const cause = given.cause === undefined ? undefined : value(given.cause, level, ofError, link + 1)
+    const fields = members(given, level, ofError, link, ofEveryError)
     const isSame = message === given.message && stack === (given.stack ?? "") && cause === given.cause
     if (isSame && fields === given) return given
     const copy = new Error(message, cause === undefined ? undefined : { cause })

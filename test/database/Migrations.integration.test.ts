@@ -748,11 +748,16 @@ describe("lull migrate", () => {
       yield* here.migrate()
       yield* here.execute("insert into lull.migrations (id, name) values (42, 'far')")
       const port = yield* Cluster.freePort
-      const serving = yield* start({ LULL_DATABASE_URL: here.url, LULL_LISTEN: `127.0.0.1:${port}` }, "serve")
+      const token = "0123456789abcdef"
+      const serving = yield* start(
+        { LULL_DATABASE_URL: here.url, LULL_LISTEN: `127.0.0.1:${port}`, LULL_TOKEN: token },
+        "serve"
+      )
       const words =
         `the schema of the database is 42, and this version of Lull knows ${version}: run a newer version of Lull`
       yield* until(() => serving.output.stderr.includes(words))
-      const ready = yield* Effect.promise(() => fetch(`http://127.0.0.1:${port}/readyz`))
+      const headers = { authorization: `Bearer ${token}` }
+      const ready = yield* Effect.promise(() => fetch(`http://127.0.0.1:${port}/readyz`, { headers }))
       assert.strictEqual(ready.status, 503)
       const body = (yield* Effect.promise(() => ready.json())) as { reason: string; lastError: string }
       assert.deepStrictEqual([body.reason, body.lastError], ["Misconfigured", words])

@@ -97,6 +97,21 @@ describe("Unavailable", () => {
     assert.deepStrictEqual(Unavailable.describe(error), { code: "53300", detail: "sorry, too many clients already" })
   })
 
+  it("says no more of what a server said than fits a line, and no secret of it", () => {
+    const said = (message: string, code = "XX000") => {
+      const error = new SqlError({ reason: unknown(code, message) })
+      const judged = Unavailable.judge(error, false)
+      return [Unavailable.describe(error).detail, judged.detail, Unavailable.classify(error)?.detail ?? ""]
+    }
+    for (const detail of [...said("x".repeat(10_000_000)), ...said("x".repeat(10_000_000), "57P01")]) {
+      assert.isAtMost(detail.length, 2_000)
+    }
+    for (const detail of said("no route to postgres://app:hush@db/lull, password=hush", "57P01")) {
+      assert.strictEqual(detail, "no route to postgres://<redacted>@db/lull, password=<redacted>")
+    }
+    assert.isAtMost((Unavailable.describe(failure("4".repeat(10_000))).code ?? "").length, 64)
+  })
+
   it("knows what was certainly not done: refused connections and refused statements", () => {
     const certain = (reason: SqlErrorReason) =>
       Unavailable.isCertainlyNotDone(Unavailable.classify(new SqlError({ reason }))!)
