@@ -1,7 +1,7 @@
 /** Replicas of the service as processes, on one PostgreSQL, and peers over WebSockets. */
 import * as NodeSocket from "@effect/platform-node/NodeSocket"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Logger, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import { Effect, Exit, Logger, Ref, Schedule, Scope, Stream, SubscriptionRef } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { connect } from "node:net"
@@ -358,6 +358,32 @@ describe("the tailnet of several replicas", () => {
       // Of some 20 MB that were said by then.
       assert.isBelow(most - before, 13)
     }).pipe(withSockets)
+  )
+
+  test(
+    "rows that somebody has removed are written again, and nobody is gone: an emptied table, a dropped schema",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const two = yield* serve()
+      const a = yield* peer(61, [one.address], [62])
+      const b = yield* peer(62, [two.address])
+      yield* until(() => a.knows(62) !== undefined && b.knows(61) !== undefined)
+      const stored = server.execute(
+        `select from lull.peer join lull.tunnel on from_peer = id and to_peer = '${uuid(62)}'
+        where id = '${uuid(61)}' and not is_lost`
+      )
+      for (const removal of ["truncate lull.peer, lull.tunnel", "drop schema lull cascade"]) {
+        yield* server.execute(removal)
+        yield* Effect.repeat(Effect.catch(stored, () => Effect.succeed([])), {
+          schedule: Schedule.spaced("200 millis"),
+          until: (rows) => rows.length > 0
+        })
+        const late = yield* peer(removal.length, [two.address], [61])
+        yield* until(() => late.knows(61)?.isLost === false)
+        yield* until(() => a.knows(62)?.isLost === false && b.knows(61)?.isLost === false)
+      }
+    }).pipe(withSockets),
+    120_000
   )
 
   test(
