@@ -9,7 +9,7 @@
  *   receiver costs one update for each of its partners, at most.
  * - An error changes nothing: only a positive answer that somebody is gone removes him.
  */
-import type { Node, PeerId, PeerUpdate } from "./Peer.ts"
+import { limits, type Node, type PeerId, type PeerUpdate } from "./Peer.ts"
 import type { Changes } from "./PeerStore.ts"
 import { rowsAtOnce, Unwritten } from "./Unwritten.ts"
 
@@ -207,9 +207,16 @@ export class CoordinatorState {
     const local = this.#local.get(session.peer)
     if (local?.session !== session) return { updates: [], isSynced: false, isAll: true }
     const updates: Array<PeerUpdate> = []
+    // One update is never too large, and most messages have one.
+    const isMeasured = (local.outbox?.size ?? 0) > 1
+    let bytes = 0
     for (const partner of local.outbox ?? []) {
-      if (updates.length >= most) return { updates, isSynced: false, isAll: false }
-      updates.push(updateOf(partner, local.told.get(partner)))
+      const told = local.told.get(partner)
+      if (isMeasured) bytes += updateBytes + (isNode(told) ? nodeBytes(told) : 0)
+      if (updates.length >= most || (bytes > limits.event && updates.length > 0)) {
+        return { updates, isSynced: false, isAll: false }
+      }
+      updates.push(updateOf(partner, told))
       local.outbox?.delete(partner)
     }
     local.outbox = undefined
@@ -547,6 +554,20 @@ export class CoordinatorState {
     }
     if (!this.#partners.has(peer)) this.#remote.delete(peer)
   }
+}
+
+/** What an update has beside a node, at most. */
+const updateBytes = 150
+
+/** Each node goes to many, and is measured once. */
+const measured = new WeakMap<Node, number>()
+
+const nodeBytes = (node: Node): number => {
+  const known = measured.get(node)
+  if (known !== undefined) return known
+  const bytes = Buffer.byteLength(JSON.stringify(node))
+  measured.set(node, bytes)
+  return bytes
 }
 
 const isNode = (told: Told | undefined): told is Node => typeof told === "object"
