@@ -4,9 +4,13 @@
  * secret.
  */
 import { Config, Data, Duration, Effect, Option, Redacted, Result, Schema } from "effect"
+import { isIP } from "node:net"
 import { isAbsolute, resolve } from "node:path"
 import { form as databaseUrlForm, parse as parseDatabaseUrl } from "./database/ConnectionUrl.ts"
+import * as ClientAddress from "./http/ClientAddress.ts"
+import * as PublicUrl from "./http/PublicUrl.ts"
 import { limits, type Tags } from "./provisioner/Job.ts"
+import * as Secrets from "./Secrets.ts"
 import { RelayRegion } from "./tailnet/Protocol.ts"
 
 export interface Listen {
@@ -36,10 +40,21 @@ export interface Settings {
   readonly logFile: string | "none" | undefined
   /** Bytes. */
   readonly logQuota: number
-  readonly token: Redacted.Redacted<string> | undefined
-  readonly peerToken: Redacted.Redacted<string> | undefined
+  readonly token: Secrets.Tokens | undefined
+  readonly peerToken: Secrets.Tokens | undefined
+  /** Files that these two were read from, and may be read from again. */
+  readonly tokenFiles: TokenFiles
+  /** `undefined`: no proxy stands before it. */
+  readonly publicUrl: PublicUrl.PublicUrl | undefined
+  /** As `ClientAddress.trusting` takes them. */
+  readonly trustedProxies: ReadonlyArray<string>
   readonly relayMap: ReadonlyArray<RelayRegion>
   readonly shutdownDeadline: Duration.Duration
+}
+
+export interface TokenFiles {
+  readonly token: string | undefined
+  readonly peerToken: string | undefined
 }
 
 /** What is wrong, a line for each setting. */
@@ -54,8 +69,8 @@ interface Row<A> {
   /** As help shows it. */
   readonly fallback: string
   readonly meaning: string
-  /** Its value is not shown. */
-  readonly isSecret?: boolean
+  /** Its value is not shown, and may be in a file. `list`: a file has each of its values on a line. */
+  readonly secret?: "one" | "list"
   /** The value, or what would be right. `undefined`: it is not set. */
   readonly read: (text: string | undefined) => Result.Result<A, string>
 }
@@ -129,12 +144,11 @@ const smallestLogQuota = 1_000_000
 
 const unitMillis: Readonly<Record<string, number>> = { milli: 1, second: 1_000, minute: 60_000, hour: 3_600_000 }
 
-const readToken = (text: string | undefined): Result.Result<Redacted.Redacted<string> | undefined, string> =>
-  text === undefined
-    ? ok(undefined)
-    : /^[\x21-\x7e]{16,}$/.test(text)
-    ? ok(Redacted.make(text))
-    : wrong("at least 16 printable characters without blanks")
+const readTokens = (text: string | undefined): Result.Result<Secrets.Tokens | undefined, string> =>
+  text === undefined ? ok(undefined) : Secrets.readTokens(text)
+
+const readPublicUrl = (text: string | undefined): Result.Result<PublicUrl.PublicUrl | undefined, string> =>
+  text === undefined ? ok(undefined) : PublicUrl.read(text)
 
 const decodeRelays = Schema.decodeUnknownResult(Schema.fromJsonString(Schema.Array(RelayRegion)))
 
@@ -149,14 +163,14 @@ const table = {
     name: "LULL_DATABASE_URL",
     fallback: "none: an embedded PostgreSQL in LULL_DATA_DIR",
     meaning: `${databaseUrlForm}; several hosts separated by commas, parameters as in docs/connections.md`,
-    isSecret: true,
+    secret: "one",
     read: url
   }),
   databaseListenUrl: row({
     name: "LULL_DATABASE_LISTEN_URL",
     fallback: "LULL_DATABASE_URL",
     meaning: "a direct address for LISTEN, when the other is that of a pooler",
-    isSecret: true,
+    secret: "one",
     read: url
   }),
   databasePrepare: row({
@@ -223,16 +237,29 @@ const table = {
   token: row({
     name: "LULL_TOKEN",
     fallback: "none",
-    meaning: "asked for as Authorization: Bearer …; at least 16 characters",
-    isSecret: true,
-    read: readToken
+    meaning:
+      "asked for as Authorization: Bearer …; at least 16 characters; two while it is changed, separated by a comma",
+    secret: "list",
+    read: readTokens
   }),
   peerToken: row({
     name: "LULL_PEER_TOKEN",
     fallback: "none: peers need LULL_TOKEN, if that is set",
-    meaning: "admits peers to the tailnet, and to nothing else; at least 16 characters",
-    isSecret: true,
-    read: readToken
+    meaning: "admits peers to the tailnet, and to nothing else; as LULL_TOKEN",
+    secret: "list",
+    read: readTokens
+  }),
+  publicUrl: row({
+    name: "LULL_PUBLIC_URL",
+    fallback: "none",
+    meaning: "the address of a proxy before it, as https://lull.example or https://example.com/lull; see docs/proxy.md",
+    read: readPublicUrl
+  }),
+  trustedProxies: row({
+    name: "LULL_TRUSTED_PROXIES",
+    fallback: "none",
+    meaning: "addresses and networks whose X-Forwarded-For or Forwarded is believed, as 127.0.0.1, 10.0.0.0/8",
+    read: (text) => ClientAddress.readTrusted(text ?? "")
   }),
   relayMap: row({
     name: "LULL_RELAY_MAP",
@@ -258,13 +285,13 @@ const table = {
 export const describeSettings = (): string => {
   const rows = Object.values(table)
   const width = Math.max(...rows.map(({ name }) => name.length))
-  return rows.map(({ fallback, meaning, name }) => `  ${name.padEnd(width)}  ${meaning} (default: ${fallback})`).join(
-    "\n"
-  )
+  const secrets = rows.filter(({ secret }) => secret !== undefined).map(({ name }) => Secrets.fileVariable(name))
+  return [
+    ...rows.map(({ fallback, meaning, name }) => `  ${name.padEnd(width)}  ${meaning} (default: ${fallback})`),
+    "",
+    `  Instead of a secret, a file that holds it: ${secrets.join(", ")}`
+  ].join("\n")
 }
-
-/** An empty secret is one that went missing on the way here. Without it the service would be open, or on another database. */
-export const emptySecret = (name: string) => `${name} is set, and empty: give it its value, or do not set it at all`
 
 /**
  * What Kubernetes sets in every container beside a service named `lull`, or `lull-` and more, and Docker for a link of such a
@@ -279,9 +306,13 @@ const injected = [
 /** Names of services that are linked under a name of their own: `LULL_DB` for `LULL_DB_PORT_5432_TCP`. */
 const linkedAs = (name: string) => /^(LULL_\w+?)_(?:SERVICE_HOST|PORT_\d+_(?:TCP|UDP|SCTP))$/.exec(name)?.[1]
 
+const allNames = Object.values<Row<unknown>>(table).flatMap(({ name, secret }) =>
+  secret === undefined ? [name] : [name, Secrets.fileVariable(name)]
+)
+
 /** Of the names in an environment those that look like settings, and are none: misspelt, or of another version. */
 export const unknownSettings = (names: ReadonlyArray<string>): ReadonlyArray<string> => {
-  const known = new Set<string>([...Object.values(table).map(({ name }) => name), clientAddress])
+  const known = new Set<string>([...allNames, clientAddress])
   const links = names.flatMap((name) => linkedAs(name) ?? [])
   const isInjected = (name: string) =>
     injected.some((pattern) => pattern.test(name)) ||
@@ -292,26 +323,42 @@ export const unknownSettings = (names: ReadonlyArray<string>): ReadonlyArray<str
 /** Where `lull job` finds the service. Set for both, as often as not. */
 export const clientAddress = "LULL_URL"
 
-const isLoopback = (host: string) => host === "localhost" || host === "::1" || /^127\./.test(host)
+/** As `Host` has it. */
+const isLoopbackHost = (host: string) => isLoopback(host.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1"))
+
+/** By address, or the one name that never leads elsewhere: `127.example` is a name like others. */
+export const isLoopback = (host: string) =>
+  host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."))
 
 type Values = { readonly [Key in keyof typeof table]: (typeof table)[Key] extends Row<infer A> ? A : never }
 
-/** Pure: all settings from a look-up of names, or all that is wrong with them. */
-export const read = (lookUp: (name: string) => string | undefined): Result.Result<Settings, InvalidSettings> => {
+/**
+ * All settings from a look-up of names, or all that is wrong with them. Pure, but for the files that the names of secrets lead
+ * to.
+ */
+export const read = (
+  lookUp: (name: string) => string | undefined,
+  readFile?: Secrets.ReadFile
+): Result.Result<Settings, InvalidSettings> => {
   const problems: Array<string> = []
-  const one = <A>({ isSecret, name, read: readOne }: Row<A>): A | undefined => {
+  const one = <A>({ name, read: readOne, secret }: Row<A>): A | undefined => {
+    if (secret !== undefined) return oneSecret(name, secret === "list", readOne)
     const text = lookUp(name)
-    const isEmpty = text !== undefined && text.trim() === ""
-    if (isSecret === true && isEmpty) {
-      problems.push(emptySecret(name))
-      return undefined
-    }
     // An empty variable is one that is not set: there is no other way to unset one in many places.
-    const result = readOne(isEmpty ? undefined : text)
+    const result = readOne(text?.trim() === "" ? undefined : text)
     if (Result.isSuccess(result)) return result.success
-    problems.push(
-      `${name}${isSecret === true ? "" : `=${JSON.stringify(text)}`} is wrong: it should be ${result.failure}`
+    // What looks like a password is not shown, also where nobody should have written one.
+    const shown = JSON.stringify(text?.replace(/\/\/.*@/gs, "//…@"))
+    problems.push(`${name}=${shown} is wrong: it should be ${result.failure}`)
+    return undefined
+  }
+  const oneSecret = <A>(name: string, isList: boolean, readOne: Row<A>["read"]): A | undefined => {
+    const result = Result.flatMap(
+      Secrets.find(name, isList, lookUp, readFile),
+      (found) => Result.mapError(readOne(found?.text), (right) => Secrets.wrongSecret(found?.from ?? name, right))
     )
+    if (Result.isSuccess(result)) return result.success
+    problems.push(result.failure)
     return undefined
   }
   const values = {
@@ -329,6 +376,8 @@ export const read = (lookUp: (name: string) => string | undefined): Result.Resul
     logQuota: one(table.logQuota),
     token: one(table.token),
     peerToken: one(table.peerToken),
+    publicUrl: one(table.publicUrl),
+    trustedProxies: one(table.trustedProxies),
     relayMap: one(table.relayMap),
     shutdownDeadline: one(table.shutdownDeadline)
   }
@@ -339,20 +388,31 @@ export const read = (lookUp: (name: string) => string | undefined): Result.Resul
       } is not on the loopback: set LULL_TOKEN, as the API runs commands`
     )
   }
+  if (values.token === undefined && values.publicUrl?.hosts.every(isLoopbackHost) === false) {
+    problems.push(
+      `LULL_PUBLIC_URL=${
+        JSON.stringify(lookUp("LULL_PUBLIC_URL"))
+      } is not on the loopback: set LULL_TOKEN, as the API runs commands`
+    )
+  }
   if (problems.length > 0 || !isComplete(values)) return Result.fail(new InvalidSettings({ problems }))
-  return Result.succeed(values)
+  const tokenFiles = {
+    token: lookUp(Secrets.fileVariable(table.token.name)),
+    peerToken: lookUp(Secrets.fileVariable(table.peerToken.name))
+  }
+  return Result.succeed({ ...values, tokenFiles })
 }
 
 const isComplete = (values: { readonly [Key in keyof Values]: Values[Key] | undefined }): values is Values =>
   values.listen !== undefined && values.dataDirectory !== undefined && values.workerTags !== undefined &&
   values.workerSlots !== undefined && values.databaseConnections !== undefined &&
   values.databasePrepare !== undefined && values.logLevel !== undefined && values.logQuota !== undefined &&
-  values.relayMap !== undefined && values.shutdownDeadline !== undefined
+  values.relayMap !== undefined && values.trustedProxies !== undefined && values.shutdownDeadline !== undefined
 
 /** From the environment, or whatever `ConfigProvider` is installed. */
 export const fromConfig: Effect.Effect<Settings, InvalidSettings> = Effect.gen(function*() {
   const texts = new Map<string, string | undefined>()
-  for (const { name } of Object.values(table)) {
+  for (const name of allNames) {
     const value = yield* Effect.orElseSucceed(Config.option(Config.String(name)), () => Option.none<string>())
     texts.set(name, Option.getOrUndefined(value))
   }

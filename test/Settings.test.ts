@@ -110,6 +110,48 @@ describe("Settings", () => {
     assert.isTrue(Result.isFailure(read({ LULL_LISTEN: "0.0.0.0:7070" })))
     assert.isTrue(Result.isSuccess(read({ LULL_LISTEN: "0.0.0.0:7070", LULL_TOKEN: "0123456789abcdef" })))
     assert.isTrue(Result.isSuccess(read({ LULL_LISTEN: "127.1.2.3:7070" })))
+    assert.isTrue(Result.isFailure(read({ LULL_LISTEN: "127.evil.example:7070" })))
+  })
+
+  it("let nobody be public without a token", () => {
+    const token = { LULL_TOKEN: "0123456789abcdef" }
+    for (
+      const url of [
+        "https://lull.example",
+        "https://127.lull.example",
+        "http://127.0.0.1:8080,https://lull.example",
+        "https://10.0.0.1/lull"
+      ]
+    ) {
+      const result = read({ LULL_PUBLIC_URL: url })
+      assert.deepStrictEqual(Result.isFailure(result) && result.failure.problems, [
+        `LULL_PUBLIC_URL=${JSON.stringify(url)} is not on the loopback: set LULL_TOKEN, as the API runs commands`
+      ])
+      assert.isTrue(Result.isSuccess(read({ LULL_PUBLIC_URL: url, ...token })))
+    }
+    for (const url of ["http://localhost:8080/lull", "https://127.0.0.1,https://[::1]:8443", ""]) {
+      assert.isTrue(Result.isSuccess(read({ LULL_PUBLIC_URL: url })), url)
+    }
+  })
+
+  it("of proxies are read, and what is none is named with what would be right", () => {
+    const settings = Result.getOrThrow(read({
+      LULL_PUBLIC_URL: "http://localhost:8080/lull/",
+      LULL_TRUSTED_PROXIES: "127.0.0.1, fd00::/8"
+    }))
+    assert.deepStrictEqual(settings.publicUrl, {
+      origins: ["http://localhost:8080"],
+      hosts: ["localhost:8080"],
+      prefix: "/lull"
+    })
+    assert.deepStrictEqual(settings.trustedProxies, ["127.0.0.1", "fd00::/8"])
+    const secret = read({ LULL_PUBLIC_URL: "https://user:hu/sh@lull.example" })
+    assert.isTrue(Result.isFailure(secret) && !/hu|sh@/.test(secret.failure.message))
+    const wrong = read({ LULL_PUBLIC_URL: "lull.example", LULL_TRUSTED_PROXIES: "nginx" })
+    assert.deepStrictEqual(
+      Result.isFailure(wrong) && wrong.failure.problems.map((line) => /^(.*) is wrong: it should be /.exec(line)?.[1]),
+      ["LULL_PUBLIC_URL=\"lull.example\"", "LULL_TRUSTED_PROXIES=\"nginx\""]
+    )
   })
 
   it("are all described", () => {

@@ -36,16 +36,17 @@ export const readTarget = (
 ): Effect.Effect<Target, CommandFailed> => {
   const wrong = (message: string) => Effect.fail(new CommandFailed({ message, status: statuses.usage }))
   const url = URL.canParse(address) ? new URL(address) : undefined
-  if (url === undefined || !/^https?:$/.test(url.protocol) || url.search !== "" || url.hash !== "") {
-    return wrong(
-      `${JSON.stringify(address)} is no address of a service: --url and LULL_URL are as http://127.0.0.1:7070`
-    )
-  }
-  if (url.username !== "" || url.password !== "") {
+  if (url !== undefined && (url.username !== "" || url.password !== "")) {
     return wrong("an address has no user and no password: the service asks for a token, which is in LULL_TOKEN")
   }
+  if (url === undefined || !/^https?:$/.test(url.protocol) || /[?#]/.test(address)) {
+    // What looks like a password is not shown, also where it makes nonsense of the rest.
+    const shown = JSON.stringify(address.replace(/\/\/.*@/s, "//…@").replace(/[?#].*$/s, "…"))
+    return wrong(
+      `${shown} is no address of a service: --url and LULL_URL are as http://127.0.0.1:7070 or https://example.com/lull`
+    )
+  }
   const text = Option.getOrUndefined(Option.map(token, Redacted.value))
-  if (text?.trim() === "") return wrong("LULL_TOKEN is set, and empty: give it its value, or do not set it at all")
   if (text !== undefined && !/^[\x21-\x7e]+$/.test(text)) {
     return wrong("LULL_TOKEN has a blank or a control character in it, perhaps a line's end: it cannot be right")
   }
@@ -99,6 +100,9 @@ export const make = Effect.fnUntraced(function*(target: Target) {
     const location = headers["location"]
     if (status < 400) {
       return stranger(location === undefined ? `it answered ${status}` : `it points to ${location}; use that as --url`)
+    }
+    if (status === 413) {
+      return failed(`what stands before the service at ${target.url} takes no body of this size (413)`, statuses.usage)
     }
     return status >= 502 && status <= 504
       ? new NotNow({ message: `no service answers at ${target.url}: what stands before it answered ${status}` })

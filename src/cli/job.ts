@@ -7,6 +7,7 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import type { JobDocument } from "../http/JobDocuments.ts"
 import { clientAddress } from "../Settings.ts"
 import * as Client from "./Client.ts"
+import * as ClientToken from "./clientToken.ts"
 import { describeError } from "./errorText.ts"
 import { ExitWith } from "./ExitWith.ts"
 import { Interruption } from "./Interruption.ts"
@@ -44,7 +45,7 @@ interface Common {
 }
 
 const connect = Effect.fnUntraced(function*(flags: Common) {
-  const token = yield* Config.option(Config.Redacted("LULL_TOKEN"))
+  const token = Option.fromUndefinedOr((yield* ClientToken.read(["LULL_TOKEN"]))?.token)
   return yield* Client.make(yield* Client.readTarget(flags.url, token))
 })
 

@@ -21,7 +21,7 @@ const serve = Command.make("serve", {}, () =>
   runService({
     isTerminal: process.stderr.isTTY,
     invocation: { program: process.execPath, script: process.argv[1] ?? "", environment: process.env },
-    // As a log file is told that it was moved away.
+    // As a service is told that its log file was moved away, or its tokens were changed.
     onHangup: (reopen) => process.on("SIGHUP", reopen)
   })).pipe(
     Command.withDescription(

@@ -1,15 +1,17 @@
 /** `lull peer join`: a peer of the tailnet, as a program. It stays until it is ended, through whatever happens to the service. */
 import * as NodeSocket from "@effect/platform-node/NodeSocket"
-import { Clock, Config, Console, Effect, Fiber, Option, Redacted, Schema, Stream } from "effect"
+import { Clock, Config, Console, Effect, Fiber, Option, Schema, Stream } from "effect"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
+import * as Socket from "effect/socket/Socket"
 import { createHash, generateKeyPairSync } from "node:crypto"
 import { networkInterfaces } from "node:os"
-import { clientAddress, emptySecret } from "../Settings.ts"
+import { clientAddress } from "../Settings.ts"
 import { type Node, PeerId, type PeerUpdate } from "../tailnet/Peer.ts"
 import * as TailnetLoop from "../tailnet/TailnetLoop.ts"
 import * as Transports from "../tailnet/Transports.ts"
-import { CommandFailed, statuses } from "./Client.ts"
+import { CommandFailed, readTarget, statuses } from "./Client.ts"
+import * as ClientToken from "./clientToken.ts"
 import { Interruption } from "./Interruption.ts"
 
 /** A name leads to the same id everywhere: as a UUID of version 8, whose bits are the application's. */
@@ -70,15 +72,19 @@ const url = Flag.String("url").pipe(
 
 const usage = (message: string) => new CommandFailed({ message, status: statuses.usage })
 
-/** The token of peers, or else that of the service. */
-const readToken = Effect.gen(function*() {
-  for (const name of ["LULL_PEER_TOKEN", "LULL_TOKEN"]) {
-    const token = yield* Config.option(Config.Redacted(name))
-    if (Option.isNone(token)) continue
-    const text = Redacted.value(token.value)
-    return text.trim() === "" ? yield* usage(emptySecret(name)) : text
+/** To one of the replicas, with the token that is in its file when it is dialed. */
+const transportTo = Effect.fnUntraced(function*(address: string, token: ClientToken.ClientToken | undefined) {
+  // By the rules of the other commands: a user, a query or a fragment is none of an address.
+  const { url } = yield* readTarget(address.replace(/^ws(s?):/i, "http$1:"), Option.none())
+  const constructor = yield* Socket.WebSocketConstructor
+  const transport: TailnetLoop.Transport = {
+    name: address,
+    dial: Effect.gen(function*() {
+      const { dial } = yield* Transports.webSocket({ address: url, token: yield* token?.again ?? Effect.undefined })
+      return yield* dial
+    }).pipe(Effect.provideService(Socket.WebSocketConstructor, constructor))
   }
-  return undefined
+  return transport
 })
 
 /** A goodbye takes a moment. */
@@ -103,11 +109,12 @@ const join = Command.make(
     Effect.gen(function*() {
       const id = peerIdOf(name)
       const names = new Map([[id, name], ...tunnel.map((other) => [peerIdOf(other), other] as const)])
-      const token = yield* readToken
-      const transports = yield* Effect.forEach(addresses.split(",").filter(Boolean), (address) =>
-        Transports.webSocketUrl(address) === undefined
-          ? Effect.fail(usage(`${JSON.stringify(address)} is no address, as http://host:7070`))
-          : Transports.webSocket({ address, token }))
+      // That of peers, or else that of the service.
+      const token = yield* ClientToken.read(["LULL_PEER_TOKEN", "LULL_TOKEN"])
+      const transports = yield* Effect.forEach(
+        addresses.split(",").map((address) => address.trim()).filter(Boolean),
+        (address) => transportTo(address, token)
+      )
       const [first, ...rest] = transports
       if (first === undefined) {
         return yield* usage("--url names no address")
@@ -124,8 +131,7 @@ const join = Command.make(
       })
       const print = Stream.runForEach(
         loop.events,
-        (update) =>
-          Console.log(json ? JSON.stringify(update) : describe(update, names))
+        (update) => Console.log(json ? JSON.stringify(update) : describe(update, names))
       )
       yield* Console.error(`${name} is ${id}`)
       if (!watch) {

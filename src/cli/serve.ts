@@ -12,15 +12,19 @@ import { Database } from "../database/Database.ts"
 import * as Foundation from "../database/Foundation.ts"
 import { Replica } from "../database/Replica.ts"
 import { describe } from "../database/Unavailable.ts"
+import * as ClientAddress from "../http/ClientAddress.ts"
 import * as Draining from "../http/Draining.ts"
+import type * as Guard from "../http/Guard.ts"
+import { takeOffPrefix } from "../http/PublicUrl.ts"
 import * as Server from "../http/Server.ts"
+import * as Sites from "../http/Sites.ts"
 import * as TailnetRoute from "../http/TailnetRoute.ts"
 import { Loops } from "../loop/Loops.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
 import { Executor } from "../provisioner/Executor.ts"
 import * as JobStorePostgres from "../provisioner/JobStorePostgres.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
-import { fromConfig, type Settings, unknownSettings } from "../Settings.ts"
+import { fromConfig, isLoopback, type Settings, unknownSettings } from "../Settings.ts"
 import { Coordinator } from "../tailnet/Coordinator.ts"
 import { limits } from "../tailnet/Peer.ts"
 import * as PeerStorePostgres from "../tailnet/PeerStorePostgres.ts"
@@ -38,6 +42,7 @@ import {
 } from "./greeting.ts"
 import { Interruption, type Reason } from "./Interruption.ts"
 import * as serviceLog from "./serviceLog.ts"
+import { make as makeTokens, type ServiceTokens } from "./serviceTokens.ts"
 
 /** How many connections are taken at a time, of which most are those of peers; further ones wait in the kernel. */
 const mostConnections = 16_000
@@ -55,13 +60,14 @@ const ControlPlanePeer = Layer.effectDiscard(Effect.gen(function*() {
 }))
 
 /** The API and the tailnet, at the address. */
-const httpLayer = (settings: Settings) => {
+const httpLayer = (settings: Settings, tokens: ServiceTokens) => {
   const { host, port } = settings.listen
-  const isLoopback = host === "localhost" || host === "::1" || host.startsWith("127.")
-  const guard = {
-    token: settings.token && Redacted.value(settings.token),
-    peerToken: settings.peerToken && Redacted.value(settings.peerToken),
-    hosts: isLoopback ? ["localhost", "127.0.0.1", "[::1]", hostInUrl(host)] : undefined
+  const { publicUrl } = settings
+  const guard: Guard.Options = {
+    token: tokens.token,
+    peerToken: tokens.peerToken,
+    ...Sites.namesOf(hostInUrl(host), isLoopback(host), publicUrl),
+    trustedProxies: ClientAddress.trusting(settings.trustedProxies)
   }
   const Http = HttpRouter.serve(Layer.mergeAll(Server.layer(guard), TailnetRoute.layer), {
     disableLogger: true,
@@ -69,6 +75,7 @@ const httpLayer = (settings: Settings) => {
   }).pipe(
     Layer.provideMerge(NodeHttpServer.layer(() => {
       const server = createServer()
+      if (publicUrl !== undefined) takeOffPrefix(server, publicUrl)
       server.maxConnections = mostConnections
       return server
     }, { host, port, gracefulShutdownTimeout: closeWithin, websocket: { maxPayload: limits.message } }))
@@ -106,7 +113,7 @@ const closedHere = Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.cl
  * All parts, each in its place for the end: the worker first, whose running jobs may end, while the API answers; then the peers
  * are sent elsewhere; then the API; then the stores and the database.
  */
-const parts = Effect.fnUntraced(function*(settings: Settings, draining: Draining.State) {
+const parts = Effect.fnUntraced(function*(settings: Settings, tokens: ServiceTokens, draining: Draining.State) {
   const stores = yield* Layer.build(storesLayer(settings, yield* databaseUrl(settings)))
   const httpScope = yield* closedHere
   // While their connections are still there.
@@ -123,7 +130,7 @@ const parts = Effect.fnUntraced(function*(settings: Settings, draining: Draining
     workerScope
   ).pipe(Effect.provideContext(stores))
   const replica = Context.merge(stores, worker).pipe(Context.add(Draining.Draining, draining))
-  const http = yield* Effect.provideContext(Layer.buildWithScope(httpLayer(settings), httpScope), replica)
+  const http = yield* Effect.provideContext(Layer.buildWithScope(httpLayer(settings, tokens), httpScope), replica)
   return Context.merge(replica, http)
 })
 
@@ -184,11 +191,14 @@ const service = Effect.fnUntraced(function*(settings: Settings, surroundings: Su
   yield* Effect.logInfo(`lull uses ${database}, and ${describeWorker(worker)}`)
 
   const interruption = yield* Interruption
+  const tokens = makeTokens(settings)
+  const runFork = Effect.runForkWith(yield* Effect.context<never>())
+  if (!surroundings.isTerminal) surroundings.onHangup(() => runFork(tokens.reload))
   const { begin, draining, end } = ending()
   let running = () => 0
   const startedAt = yield* Clock.currentTimeMillis
   const body = Effect.gen(function*() {
-    const services = yield* parts(settings, draining)
+    const services = yield* parts(settings, tokens, draining)
     running = () => Context.get(services, AcquireLoop).running().length
     const bound = Context.get(services, HttpServer).address
     const port = "port" in bound ? bound.port : settings.listen.port

@@ -8,7 +8,7 @@ import type { LogFormat, Settings } from "../Settings.ts"
 export interface Surroundings {
   /** Whether stderr is a terminal. */
   readonly isTerminal: boolean
-  /** Calls what it is given when the process is to open its log file anew. */
+  /** Calls what it is given when the process is to open its log file, and read its tokens, again. */
   readonly onHangup: (reopen: () => void) => void
 }
 

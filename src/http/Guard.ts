@@ -2,13 +2,14 @@
  * Which requests are refused before anything is done: pure. The API runs commands, so no web page may reach it, not even
  * one that the operator has open on the same machine.
  *
- * - A foreign `Host`: a name that was rebound to the loopback.
- * - A foreign `Origin`: a page of another site.
+ * - What belongs to another site: see `Sites`.
  * - A body that is not declared as JSON: what a form can send without asking.
  * - Without the token, where one is set.
  */
 import { createHash, timingSafeEqual } from "node:crypto"
 import { path as tailnetPath } from "../tailnet/Protocol.ts"
+import type { Trusted } from "./ClientAddress.ts"
+import * as Sites from "./Sites.ts"
 
 export interface Request {
   readonly method: string
@@ -16,12 +17,15 @@ export interface Request {
   readonly headers: Readonly<Record<string, string | undefined>>
 }
 
-export interface Options {
-  readonly token: string | undefined
+/** One, none, or those that are accepted at the time of a request: they may change while the service runs. */
+export type Tokens = string | undefined | (() => ReadonlyArray<string>)
+
+export interface Options extends Sites.Options {
+  readonly token: Tokens
   /** Admits to the tailnet, and to nothing else; beside the token, which admits to all. */
-  readonly peerToken?: string | undefined
-  /** Names under which it may be called. `undefined`: any, as it listens beyond the loopback, and asks for a token. */
-  readonly hosts: ReadonlyArray<string> | undefined
+  readonly peerToken?: Tokens
+  /** Proxies that are believed when they say who has called them. */
+  readonly trustedProxies?: Trusted | undefined
 }
 
 export interface Refusal {
@@ -37,19 +41,13 @@ const open = new Set(["/healthz", "/readyz"])
 
 export const refuse = (request: Request, options: Options): Refusal | undefined => {
   const { headers } = request
-  const host = hostName(headers["host"] ?? "")
-  if (options.hosts !== undefined && !options.hosts.includes(host)) {
-    return { status: 403, detail: `the host ${JSON.stringify(host)} is not one that this service is called by` }
-  }
-  const origin = headers["origin"]
-  if (origin !== undefined && !isOwn(origin, headers["host"] ?? "")) {
-    return { status: 403, detail: `requests from the origin ${JSON.stringify(origin)} are not accepted` }
-  }
+  const foreign = Sites.refuse(headers, options)
+  if (foreign !== undefined) return { status: 403, detail: foreign }
   const isPeer = request.path === tailnetPath
-  if ((options.token !== undefined || (isPeer && options.peerToken !== undefined)) && !open.has(request.path)) {
+  const accepted = [...tokensNow(options.token), ...isPeer ? tokensNow(options.peerToken) : []]
+  if (accepted.length > 0 && !open.has(request.path)) {
     const given = /^Bearer (.+)$/i.exec(headers["authorization"] ?? "")?.[1] ?? ""
-    const accepted = isPeer ? [options.token, options.peerToken] : [options.token]
-    if (!accepted.some((token) => token !== undefined && isSame(given, token))) {
+    if (!accepted.some((token) => isSame(given, token))) {
       return { status: 401, detail: "a token is needed: Authorization: Bearer …" }
     }
   }
@@ -64,9 +62,7 @@ export const refuse = (request: Request, options: Options): Refusal | undefined 
   return undefined
 }
 
-const hostName = (host: string) => host.replace(/:\d+$/, "").toLowerCase()
-
-const isOwn = (origin: string, host: string) => URL.canParse(origin) && new URL(origin).host === host.toLowerCase()
+const tokensNow = (tokens: Tokens) => typeof tokens === "function" ? tokens() : tokens === undefined ? [] : [tokens]
 
 /** In a time that tells nothing of where they differ, nor of the length. */
 const isSame = (a: string, b: string) =>

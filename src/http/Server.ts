@@ -34,6 +34,7 @@ import { JobStore, type OutputPosition, type StoredLine } from "../provisioner/J
 import { Provisioner } from "../provisioner/Provisioner.ts"
 import * as Api from "./Api.ts"
 import { Draining } from "./Draining.ts"
+import * as FailedTokens from "./FailedTokens.ts"
 import * as Guard from "./Guard.ts"
 import { fromJob, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
 import * as Problem from "./Problem.ts"
@@ -52,7 +53,12 @@ const followEvery = Duration.millis(500)
 /** When the database was away, or is called available and fails. */
 const followAgain = Backoff.exponential({ floor: "100 millis", cap: "5 seconds", jitter: 0.5 })
 
-export const layer = (options: Guard.Options) => Layer.mergeAll(Routes, guarded(options))
+export const layer = (options: Guard.Options) =>
+  Layer.mergeAll(
+    Routes,
+    // Outside of the guard, whose refusals it sees.
+    Layer.provideMerge(guarded(options), FailedTokens.layer(options.trustedProxies))
+  )
 
 /** Before every handler: who may not ask is refused. After it: what is not there is said. */
 const guarded = (options: Guard.Options) =>

@@ -26,7 +26,7 @@ export const inProcess = Effect.fnUntraced(function*(options: Session.Options = 
 })
 
 export interface WebSocketOptions {
-  /** `http://host:7070`, or `ws://…`; the path is added where there is none. */
+  /** `http://host:7070`, or `ws://…`; with a prefix of the path where a proxy has one, as `https://example.com/lull`. */
   readonly address: string
   /** Sent as `Authorization: Bearer …`. */
   readonly token?: string | undefined
@@ -39,7 +39,8 @@ export const webSocketUrl = (address: string): string | undefined => {
   const protocol = { "http:": "ws:", "https:": "wss:", "ws:": "ws:", "wss:": "wss:" }[url.protocol]
   if (protocol === undefined) return undefined
   url.protocol = protocol
-  if (url.pathname === "/") url.pathname = Protocol.path
+  const path = url.pathname.replace(/\/+$/, "")
+  url.pathname = path.endsWith(Protocol.path) ? path : `${path}${Protocol.path}`
   return url.href
 }
 

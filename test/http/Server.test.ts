@@ -4,6 +4,7 @@ import { Data, Effect, Layer } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import { createServer, type Server as NodeServer } from "node:http"
 import type { AddressInfo } from "node:net"
+import { trusting } from "../../src/http/ClientAddress.ts"
 import type * as Guard from "../../src/http/Guard.ts"
 import * as Server from "../../src/http/Server.ts"
 import { ExecutionFailed, Executor } from "../../src/provisioner/Executor.ts"
@@ -383,6 +384,79 @@ describe("the guard", () => {
     withService(async (ask) => {
       assert.strictEqual((await ask("/healthz")).status, 403)
     }, { guard: { hosts: ["localhost"] } }))
+
+  it.live("lets a browser in only from its own address", () =>
+    withService(async (ask) => {
+      const asked = async (site: string) =>
+        (await ask("/api/v1/jobs", post(command("echo"), { "sec-fetch-site": site }))).status
+      assert.deepStrictEqual(
+        [await asked("same-origin"), await asked("none"), await asked("cross-site"), await asked("same-site")],
+        [201, 201, 403, 403]
+      )
+    }))
+
+  it.live("accepts each of two tokens while they are changed, and what it accepts may change while it runs", () => {
+    const other = "fedcba9876543210"
+    let tokens: ReadonlyArray<string> = [token, other]
+    const guard = {
+      token: () => tokens,
+      peerToken: () => ["a-token-of-peers", "another-of-peers"]
+    }
+    return withService(async (ask) => {
+      const asked = async (given: string) =>
+        (await ask("/api/v1/jobs", { headers: { authorization: `Bearer ${given}` } })).status
+      assert.deepStrictEqual([await asked(token), await asked(other)], [200, 200])
+      tokens = [other]
+      assert.deepStrictEqual([await asked(token), await asked(other)], [401, 200])
+      for (const wrong of ["a-token-of-peers", "another-of-peers", `${token},${other}`, `${other} `, "undefined"]) {
+        assert.strictEqual(await asked(wrong), wrong.trim() === other ? 200 : 401, wrong)
+      }
+    }, { guard })
+  })
+
+  it.live("counts requests without a token that is accepted, and says once who gave a wrong one, not which", () => {
+    const { layer, lines } = collectLines()
+    return withService(async (ask) => {
+      const metrics = async () => {
+        const text = await (await ask("/metrics", { headers: { authorization: `Bearer ${token}` } })).text()
+        return ["wrong", "missing"].map((kind) =>
+          Number(new RegExp(`^lull_http_tokens_refused_total\\{token="${kind}"\\} (\\d+)$`, "m").exec(text)?.[1])
+        )
+      }
+      const [wrong = Number.NaN, missing = Number.NaN] = await metrics()
+      for (let time = 0; time < 5; time++) {
+        await ask("/api/v1/jobs", { headers: { authorization: "Bearer hush-hush-hush-hush" } })
+      }
+      await ask("/api/v1/jobs", { headers: { authorization: "Basic aHVzaDpodXNo" } })
+      await ask("/api/v1/jobs")
+      await ask("/readyz")
+      assert.deepStrictEqual(await metrics(), [wrong + 6, missing + 1])
+      assert.deepStrictEqual(lines.filter(({ level }) => level !== "Info").map(({ level, text }) => [level, text]), [[
+        "Warn",
+        "127.0.0.1 gave a token that is not accepted; its further attempts are counted in lull_http_tokens_refused_total"
+      ]])
+      assert.notInclude(JSON.stringify(lines), "hush")
+    }, { guard: { token } }).pipe(Effect.provide(layer))
+  })
+
+  it.live("says of a trusted proxy who has called it", () => {
+    const { layer, lines } = collectLines()
+    const asked = withService(async (ask) => {
+      for (const address of ["192.0.2.1", "198.51.100.9, 192.0.2.1", "192.0.2.2"]) {
+        const headers = { authorization: "Bearer wrong", "x-forwarded-for": address }
+        await ask("/api/v1/jobs", { headers })
+      }
+    }, { guard: { token, trustedProxies: trusting(["127.0.0.1"]) } })
+    return Effect.andThen(
+      asked,
+      Effect.sync(() =>
+        assert.deepStrictEqual(
+          lines.filter(({ level }) => level === "Warn").map(({ text }) => text.split(" ")[0]),
+          ["192.0.2.1", "192.0.2.2"]
+        )
+      )
+    ).pipe(Effect.provide(layer))
+  })
 
   it.live("asks for the token, but not for health", () =>
     withService(async (ask) => {
