@@ -5,6 +5,8 @@ import { CommandFailed, statuses } from "./Client.ts"
 
 export interface ClientToken {
   readonly token: Redacted.Redacted<string>
+  /** It is in a file, and may be another later. */
+  readonly mayChange: boolean
   /** What is in its file by now: for who stays while tokens are changed. What cannot be read leaves it as it was. */
   readonly again: Effect.Effect<string>
 }
@@ -35,5 +37,5 @@ const clientToken = (name: string, { path, text }: Secrets.Secret): ClientToken 
     if (found !== undefined && Result.isSuccess(found)) last = firstOf(found.success.text)
     return last
   })
-  return { token: Redacted.make(last), again }
+  return { token: Redacted.make(last), mayChange: path !== undefined, again }
 }

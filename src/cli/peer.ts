@@ -1,6 +1,6 @@
 /** `lull peer join`: a peer of the tailnet, as a program. It stays until it is ended, through whatever happens to the service. */
-import * as NodeSocket from "@effect/platform-node/NodeSocket"
-import { Clock, Config, Console, Effect, Fiber, Option, Schema, Stream } from "effect"
+import * as NodeWS from "@effect/platform-node/NodeWS"
+import { Cause, Clock, Config, Console, Effect, Fiber, Option, Schema, Stream, SubscriptionRef } from "effect"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Socket from "effect/socket/Socket"
@@ -92,6 +92,42 @@ const transportTo = Effect.fnUntraced(function*(address: string, token: ClientTo
   return transport
 })
 
+/** Somebody has to change something before it is worth to dial again. */
+const isPermanent = (error: TailnetLoop.SessionError, tokenMayChange: boolean): boolean =>
+  error._tag === "DialFailed"
+    ? error.isPermanent && !(error.status === 401 && tokenMayChange)
+    : error._tag === "Refused" && error.code === "version"
+
+/**
+ * Fails when all replicas, one after another, have refused it for good: the loop would go on for ever. Addresses are dialed in turn, so
+ * as many refusals in a row as there are addresses are one of each.
+ */
+const untilRefused = Effect.fnUntraced(function*(
+  loop: TailnetLoop.TailnetLoop,
+  addresses: number,
+  isForGood: (error: TailnetLoop.SessionError) => boolean
+) {
+  let inARow = 0
+  return yield* SubscriptionRef.changes(loop.status).pipe(
+    Stream.mapEffect((status) => {
+      if (status._tag !== "Waiting") return Effect.void
+      const failure = status.cause.reasons.find(Cause.isFailReason)
+      inARow = failure !== undefined && isForGood(failure.error) ? inARow + 1 : 0
+      if (failure === undefined || inARow < addresses) return Effect.void
+      const isOfToken = failure.error._tag === "DialFailed" &&
+        (failure.error.status === 401 || failure.error.status === 403)
+      return Effect.fail(
+        new CommandFailed({
+          message: failure.error.message,
+          status: isOfToken ? statuses.notPermitted : statuses.unavailable
+        })
+      )
+    }),
+    Stream.runDrain,
+    Effect.andThen(Effect.never)
+  )
+})
+
 /** A goodbye takes a moment. */
 const endsWithinMillis = 10_000
 
@@ -120,6 +156,7 @@ const join = Command.make(
         addresses.split(",").map((address) => address.trim()).filter(Boolean),
         (address) => transportTo(address, token)
       )
+      const isForGood = (error: TailnetLoop.SessionError) => isPermanent(error, token?.mayChange === true)
       const [first, ...rest] = transports
       if (first === undefined) {
         return yield* usage("--url names no address")
@@ -132,16 +169,19 @@ const join = Command.make(
         peer: id,
         transports: [first, ...rest],
         node: nodeOf(id, yield* Clock.currentTimeMillis),
-        tunnels: tunnel.map(peerIdOf)
+        tunnels: tunnel.map(peerIdOf),
+        // Of the only one it is said at the end.
+        quiet: (error) => transports.length === 1 && isForGood(error)
       })
+      const stay = Effect.raceFirst(loop.run, untilRefused(loop, transports.length, isForGood))
       const print = Stream.runForEach(loop.events, (update) => Console.log(lineOf(update, names, json)))
       yield* Console.error(visible(`${name} is ${id}`))
       if (!watch) {
-        return yield* loop.run
+        return yield* stay
       }
       const printing = yield* Effect.forkChild(print)
-      return yield* Effect.ensuring(loop.run, Fiber.interrupt(printing))
-    }).pipe(Effect.provide(NodeSocket.layerWebSocketConstructor))
+      return yield* Effect.ensuring(stay, Fiber.interrupt(printing))
+    }).pipe(Effect.provide(NodeWS.layerWebSocketConstructor))
 ).pipe(Command.withDescription("Join the tailnet as a peer, and stay until this is ended"))
 
 export const peer = Command.make("peer").pipe(

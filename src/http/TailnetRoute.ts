@@ -67,7 +67,7 @@ const takenBy = (socket: Socket): Effect.Effect<void> =>
       : Effect.void
   )
 
-const decode = (text: string): ReadonlyArray<Protocol.Request> => {
+const decode = (text: string): ReadonlyArray<Protocol.Request | Protocol.UnknownRequest> => {
   const decoded = Protocol.decodeRequest(text)
   if (Result.isSuccess(decoded)) return [decoded.success]
   throw new Refused({ code: "badMessage", detail: decoded.failure })

@@ -2,7 +2,7 @@
  * A connection between a peer and a coordinator, whatever carries it: messages both ways, in order, until it closes.
  */
 import { Cause, Data, Effect, Queue } from "effect"
-import type { Event, RefusalCode, Request } from "./Protocol.ts"
+import type { Event, RefusalCode, Request, UnknownRequest } from "./Protocol.ts"
 
 /** It is over. `code` is that of the WebSocket's close, where one was given. */
 export class ConnectionClosed extends Data.TaggedError("ConnectionClosed")<{
@@ -33,14 +33,14 @@ export interface Connection<In, Out> {
 }
 
 export type PeerConnection = Connection<Event, Request>
-export type CoordinatorConnection = Connection<Request, Event>
+export type CoordinatorConnection = Connection<Request | UnknownRequest, Event>
 
 /** Messages on their way within the process. */
 const onTheWay = 64
 
 /** Both ends of a connection within the process. */
 export const makePair: Effect.Effect<readonly [PeerConnection, CoordinatorConnection]> = Effect.gen(function*() {
-  const requests = yield* Queue.bounded<Request, ConnectionClosed>(onTheWay)
+  const requests = yield* Queue.bounded<Request | UnknownRequest, ConnectionClosed>(onTheWay)
   const events = yield* Queue.bounded<Event, ConnectionClosed>(onTheWay)
   let closed: ConnectionClosed | undefined
   const end = <In, Out>(

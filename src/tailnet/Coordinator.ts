@@ -32,6 +32,7 @@ import { DatabaseUnavailable } from "../database/Unavailable.ts"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { Loops } from "../loop/Loops.ts"
+import * as Audit from "./Audit.ts"
 import { CoordinatorState, type Session } from "./CoordinatorState.ts"
 import { limits, type Node, type PeerId, type PeerUpdate } from "./Peer.ts"
 import { forgetAfterHours, PeerStore, topics } from "./PeerStore.ts"
@@ -318,6 +319,24 @@ const make = Effect.fnUntraced(function*(options: Options) {
     announce()
   })
 
+  const audit = Audit.make({
+    state,
+    store,
+    availability,
+    oneAtATime,
+    noteServer,
+    // The key may have gone with the rows.
+    onMissing: () => {
+      signingKey = undefined
+      toRead.openUnsafe()
+    },
+    onGhosts: () => {
+      mayHaveRisen = true
+      toWrite.openUnsafe()
+    },
+    announce
+  })
+
   const forget = Effect.andThen(Effect.sleep(forgetEvery), Effect.andThen(availability.awaitAvailable, store.forget))
 
   for (
@@ -325,6 +344,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       ["tailnet writer", write],
       ["tailnet reader", read],
       ["tailnet watch of replicas", watch],
+      ["tailnet audit", audit],
       ["tailnet cleanup", forget]
     ] as const
   ) {

@@ -9,7 +9,7 @@
  *   receiver costs one update for each of its partners, at most.
  * - An error changes nothing: only a positive answer that somebody is gone removes him.
  */
-import type { Node, PeerId, PeerUpdate } from "./Peer.ts"
+import { limits, type Node, type PeerId, type PeerUpdate } from "./Peer.ts"
 import type { Changes } from "./PeerStore.ts"
 import { rowsAtOnce, Unwritten } from "./Unwritten.ts"
 
@@ -88,6 +88,9 @@ export class CoordinatorState {
   readonly unread = new Set<PeerId>()
   /** Peers here whose tunnels the database may know more of. */
   readonly unreadTunnels = new Set<PeerId>()
+
+  /** Peers here of which another replica has written something: their own rows may be gone. */
+  readonly suspects = new Set<PeerId>()
 
   constructor(replica: string) {
     this.replica = replica
@@ -204,9 +207,16 @@ export class CoordinatorState {
     const local = this.#local.get(session.peer)
     if (local?.session !== session) return { updates: [], isSynced: false, isAll: true }
     const updates: Array<PeerUpdate> = []
+    // One update is never too large, and most messages have one.
+    const isMeasured = (local.outbox?.size ?? 0) > 1
+    let bytes = 0
     for (const partner of local.outbox ?? []) {
-      if (updates.length >= most) return { updates, isSynced: false, isAll: false }
-      updates.push(updateOf(partner, local.told.get(partner)))
+      const told = local.told.get(partner)
+      if (isMeasured) bytes += updateBytes + (isNode(told) ? nodeBytes(told) : 0)
+      if (updates.length >= most || (bytes > limits.event && updates.length > 0)) {
+        return { updates, isSynced: false, isAll: false }
+      }
+      updates.push(updateOf(partner, told))
       local.outbox?.delete(partner)
     }
     local.outbox = undefined
@@ -249,13 +259,59 @@ export class CoordinatorState {
 
   /** Others changed these. */
   changed(peers: Iterable<PeerId>): void {
-    for (const peer of peers) if (this.#local.has(peer) || this.#isPartnerOfLocal(peer)) this.unread.add(peer)
+    for (const peer of peers) {
+      if (this.#local.has(peer)) this.suspects.add(peer)
+      if (this.#local.has(peer) || this.#isPartnerOfLocal(peer)) this.unread.add(peer)
+    }
   }
 
   /** Others opened or closed a tunnel between these. */
   changedTunnel(from: PeerId, to: PeerId): void {
     if (this.#local.has(to)) this.unreadTunnels.add(to)
-    if (this.#local.has(from)) this.unreadTunnels.add(from)
+    if (this.#local.has(from)) {
+      this.unreadTunnels.add(from)
+      this.suspects.add(from)
+    }
+  }
+
+  /**
+   * What is stored of these peers, and of the tunnels that they opened, against what is known here. Has written again what is missing
+   * or old, and answers how many rows were missing. Tunnels belong to the newest session of a peer, which may be elsewhere.
+   */
+  compare(
+    peers: ReadonlySet<PeerId>,
+    mappings: ReadonlyArray<readonly [PeerId, Mapping]>,
+    tunnels: ReadonlyArray<Tunnel>
+  ): number {
+    const own = new Map<PeerId, Mapping>()
+    const newerElsewhere = new Set<PeerId>()
+    for (const [peer, mapping] of mappings) {
+      if (mapping.replica === this.replica) own.set(peer, mapping)
+      else if (!mapping.isLost && !this.#silent.has(mapping.replica) && !this.#isNewerHere(peer, mapping.node)) {
+        newerElsewhere.add(peer)
+      }
+    }
+    const opened = Map.groupBy(tunnels, ({ from }) => from)
+    let missing = 0
+    for (const peer of peers) {
+      const local = this.#local.get(peer)
+      if (local === undefined || this.unwritten.concerns(peer)) continue
+      const stored = own.get(peer)
+      if (stored === undefined) missing++
+      if (stored === undefined || stored.isLost || stored.node?.asOf !== local.node?.asOf) {
+        this.unwritten.setPeer(peer, { node: local.node, isLost: false })
+      }
+      const wanted = new Set(this.#outgoing(peer))
+      const found = opened.get(peer) ?? []
+      const isSame = found.length === wanted.size && found.every(({ to }) => wanted.has(to))
+      if (!isSame && !newerElsewhere.has(peer)) this.unwritten.setList(peer)
+    }
+    return missing
+  }
+
+  #isNewerHere(peer: PeerId, other: Node | undefined): boolean {
+    const here = this.#local.get(peer)?.node
+    return here !== undefined && (other === undefined || here.asOf > other.asOf)
   }
 
   /** All tunnels to and from these peers of this replica, as they are stored. */
@@ -498,6 +554,20 @@ export class CoordinatorState {
     }
     if (!this.#partners.has(peer)) this.#remote.delete(peer)
   }
+}
+
+/** What an update has beside a node, at most. */
+const updateBytes = 150
+
+/** Each node goes to many, and is measured once. */
+const measured = new WeakMap<Node, number>()
+
+const nodeBytes = (node: Node): number => {
+  const known = measured.get(node)
+  if (known !== undefined) return known
+  const bytes = Buffer.byteLength(JSON.stringify(node))
+  measured.set(node, bytes)
+  return bytes
 }
 
 const isNode = (told: Told | undefined): told is Node => typeof told === "object"

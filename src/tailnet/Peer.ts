@@ -18,6 +18,8 @@ export const limits = {
   tunnels: 1_000,
   /** Bytes of a message. */
   message: 131_072,
+  /** Bytes of a message of the coordinator: two of the largest nodes, or hundreds of ordinary ones. */
+  event: 262_144,
   /** Messages a second, and at once. */
   messagesPerSecond: 200,
   messagesAtOnce: 2_000

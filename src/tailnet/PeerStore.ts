@@ -39,6 +39,10 @@ export class PeerStore extends Context.Service<PeerStore, {
   readonly write: (changes: Changes) => Effect.Effect<void, StoreError>
   /** The tunnels that were opened *to* these peers. */
   readonly tunnelsTo: (peers: ReadonlyArray<PeerId>) => Effect.Effect<Read<Tunnel>, StoreError>
+  /** The tunnels that these peers opened. */
+  readonly tunnelsFrom: (peers: ReadonlyArray<PeerId>) => Effect.Effect<Read<Tunnel>, StoreError>
+  /** How many peers of this replica are stored as present. */
+  readonly present: Effect.Effect<number, StoreError>
   readonly mappings: (peers: ReadonlyArray<PeerId>) => Effect.Effect<Read<readonly [PeerId, Mapping]>, StoreError>
   readonly replicas: Effect.Effect<ReadonlyArray<ReplicaRow>, StoreError>
   /** Peers of this replica but these are lost, whatever is stored of them. Nobody is told. */

@@ -68,6 +68,15 @@ export const layer: Layer.Layer<
     const notify = (topic: string, payload: string) => notifications.publish({ _tag: "Notified", topic, payload })
     const keyOf = ({ from, to }: Tunnel) => from + to
 
+    const tunnelsOf = (operation: string, ids: ReadonlyArray<PeerId>, end: (tunnel: Tunnel) => PeerId) =>
+      database.read(
+        operation,
+        Effect.sync(() => {
+          const wanted = new Set(ids)
+          return { rows: [...tunnels.values()].filter((tunnel) => wanted.has(end(tunnel))), server: "memory" }
+        })
+      )
+
     return PeerStore.of({
       write: (changes) =>
         database.write(
@@ -120,14 +129,12 @@ export const layer: Layer.Layer<
             )
           })
         ),
-      tunnelsTo: (ids) =>
-        database.read(
-          "PeerStore.tunnelsTo",
-          Effect.sync(() => {
-            const wanted = new Set(ids)
-            return { rows: [...tunnels.values()].filter(({ to }) => wanted.has(to)), server: "memory" }
-          })
-        ),
+      tunnelsTo: (ids) => tunnelsOf("PeerStore.tunnelsTo", ids, ({ to }) => to),
+      tunnelsFrom: (ids) => tunnelsOf("PeerStore.tunnelsFrom", ids, ({ from }) => from),
+      present: database.read(
+        "PeerStore.present",
+        Effect.sync(() => [...peers.values()].filter((rows) => rows.get(replica.id)?.isLost === false).length)
+      ),
       mappings: (ids) =>
         database.read(
           "PeerStore.mappings",

@@ -130,24 +130,36 @@ export const layer: Layer.Layer<PeerStore, never, Database | Replica> = Layer.ef
         group by part`
     }
 
+    const tunnelsOf = (operation: string, end: "from_peer" | "to_peer", peers: ReadonlyArray<PeerId>) =>
+      Effect.map(
+        database.read(
+          operation,
+          Effect.flatMap(PgClient, (sql) =>
+            sql<OfServer<{ from: PeerId; to: PeerId }>>`
+              select server::text, from_peer as "from", to_peer as "to"
+              from pg_postmaster_start_time() as server
+              left join lull.tunnel on ${sql.literal(end)} = any(${pgPlainArray(peers)}::uuid[])`)
+        ),
+        (found) => ({
+          server: found[0]?.server ?? "",
+          rows: found.flatMap(({ from, to }) => from === null ? [] : [{ from, to }])
+        })
+      )
+
     return PeerStore.of({
       write: (changes) =>
         Effect.asVoid(database.write("PeerStore.write", Effect.flatMap(PgClient, (sql) => write(sql, changes)))),
-      tunnelsTo: (peers) =>
-        Effect.map(
-          database.read(
-            "PeerStore.tunnelsTo",
-            Effect.flatMap(PgClient, (sql) =>
-              sql<OfServer<{ from: PeerId; to: PeerId }>>`
-                select server::text, from_peer as "from", to_peer as "to"
-                from pg_postmaster_start_time() as server
-                left join lull.tunnel on to_peer = any(${pgPlainArray(peers)}::uuid[])`)
-          ),
-          (found) => ({
-            server: found[0]?.server ?? "",
-            rows: found.flatMap(({ from, to }) => from === null ? [] : [{ from, to }])
-          })
+      tunnelsTo: (peers) => tunnelsOf("PeerStore.tunnelsTo", "to_peer", peers),
+      tunnelsFrom: (peers) => tunnelsOf("PeerStore.tunnelsFrom", "from_peer", peers),
+      present: Effect.map(
+        database.read(
+          "PeerStore.present",
+          Effect.flatMap(PgClient, (sql) =>
+            sql<{ present: number }>`select count(*)::int as present from lull.peer
+              where replica = ${replica.id} and not is_lost`)
         ),
+        ([row]) => row?.present ?? 0
+      ),
       mappings: (peers) =>
         Effect.map(
           database.read(

@@ -82,17 +82,29 @@ export const closeCodes = {
 } as const
 export type RefusalCode = keyof typeof closeCodes
 
-const decode = Schema.decodeUnknownResult(Request)
+const check = Schema.decodeUnknownResult(Request)
+
+/** A message of a later version. It counts as one that was sent, and nothing else. */
+export interface UnknownRequest {
+  readonly type: "unknown"
+}
+
+const requests = new Set(["hello", "node", "addTunnel", "removeTunnel", "readyForHandshake", "disconnect", "pong"])
 
 /** A frame of a peer. The failure says what is wrong with it. */
-export const decodeRequest = (text: string): Result.Result<Request, string> => {
+export const decodeRequest = (text: string): Result.Result<Request | UnknownRequest, string> => {
   let value: unknown
   try {
     value = JSON.parse(text)
   } catch {
     return Result.fail("it is no JSON")
   }
-  return Result.mapError(decode(value), (error) => error.message.replaceAll(/\s+/g, " ").slice(0, 300))
+  if (hasType(value) && !requests.has(value.type)) return Result.succeed({ type: "unknown" })
+  // Nothing is made of it but what it is: what a node has beside what is known here is between peers, and handed on.
+  return Result.mapBoth(check(value), {
+    onSuccess: () => value as Request,
+    onFailure: (error) => error.message.replaceAll(/\s+/g, " ").slice(0, 300)
+  })
 }
 
 export const encode = (message: Request | Event): string => JSON.stringify(message)
@@ -106,6 +118,7 @@ export const decodeEvent = (text: string): Event | undefined => {
 }
 
 // The coordinator is trusted: what it sends is not checked field by field.
-const isEvent = (value: unknown): value is Event =>
-  typeof value === "object" && value !== null && "type" in value && typeof value.type === "string" &&
-  events.has(value.type)
+const isEvent = (value: unknown): value is Event => hasType(value) && events.has(value.type)
+
+const hasType = (value: unknown): value is { readonly type: string } =>
+  typeof value === "object" && value !== null && "type" in value && typeof value.type === "string"

@@ -129,7 +129,7 @@ const converse = Effect.fnUntraced(function*(
   host: Host,
   live: Live,
   session: PeerSession,
-  others: ReadonlyArray<Protocol.Request>
+  others: ReadonlyArray<Protocol.Request | Protocol.UnknownRequest>
 ) {
   const { coordinator } = host
   live.spreadMillis = ReconnectSpread.millisFor(coordinator.peers())
@@ -218,7 +218,7 @@ const tellUpdates = (live: Live, { isSynced, updates }: Extract<Next, { _tag: "U
 
 /** Until the peer says that it goes. It is alive by what it sends, and nothing else. */
 const listen = Effect.fnUntraced(
-  function*(live: Live, session: PeerSession, first: ReadonlyArray<Protocol.Request>) {
+  function*(live: Live, session: PeerSession, first: ReadonlyArray<Protocol.Request | Protocol.UnknownRequest>) {
     let tokens: number = limits.messagesAtOnce
     let refilled = live.heardAt
     let messages = first
@@ -248,7 +248,7 @@ const listen = Effect.fnUntraced(
 
 const handle = (
   session: PeerSession,
-  message: Exclude<Protocol.Request, { type: "disconnect" }>
+  message: Exclude<Protocol.Request, { type: "disconnect" }> | Protocol.UnknownRequest
 ): Refused | undefined => {
   switch (message.type) {
     case "hello":
@@ -267,6 +267,7 @@ const handle = (
       session.ready(message.peer)
       return undefined
     case "pong":
+    case "unknown":
       return undefined
   }
 }

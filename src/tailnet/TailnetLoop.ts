@@ -25,20 +25,17 @@ import {
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
 import { type ConnectionClosed, type PeerConnection, Refused } from "./Connection.ts"
+import { DialFailed } from "./DialFailed.ts"
 import type { Node, PeerId, PeerUpdate } from "./Peer.ts"
 import * as Protocol from "./Protocol.ts"
+
+export { DialFailed }
 
 /** How to reach one coordinator. */
 export interface Transport {
   /** For people: its address. */
   readonly name: string
   readonly dial: Effect.Effect<PeerConnection, DialFailed, Scope.Scope>
-}
-
-export class DialFailed extends Data.TaggedError("DialFailed")<{ readonly address: string; readonly reason: string }> {
-  override get message() {
-    return `cannot connect to ${this.address}: ${this.reason}`
-  }
 }
 
 /** The coordinator ends, and said when to come back: to it, or to another. */
@@ -75,6 +72,8 @@ export interface Options {
   readonly stableAfter?: Duration.Input | undefined
   /** Names the loop in logs. Default `tailnet`. */
   readonly name?: string | undefined
+  /** Ends of which the loop says nothing, as somebody else does. Default none. */
+  readonly quiet?: ((error: SessionError) => boolean) | undefined
 }
 
 export interface TailnetLoop {
@@ -298,7 +297,9 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     policy,
     stableAfter: options.stableAfter,
     // It is what was agreed upon.
-    quiet: (cause) => retryAfter(cause) !== undefined
+    quiet: (cause) =>
+      retryAfter(cause) !== undefined ||
+      cause.reasons.every((reason) => Cause.isFailReason(reason) && options.quiet?.(reason.error) === true)
   })
 
   const change = (run: () => void) =>

@@ -3,12 +3,12 @@
  */
 import { Effect, Scope } from "effect"
 import * as Socket from "effect/socket/Socket"
-import { errorText } from "../logging/ErrorText.ts"
 import { makePair } from "./Connection.ts"
+import { DialFailed, dialFailure } from "./DialFailed.ts"
 import * as Protocol from "./Protocol.ts"
 import * as Session from "./Session.ts"
 import { fromSocket } from "./SocketConnection.ts"
-import { DialFailed, type Transport } from "./TailnetLoop.ts"
+import type { Transport } from "./TailnetLoop.ts"
 
 /** To the coordinator of this process. Sessions end with the scope. */
 export const inProcess = Effect.fnUntraced(function*(options: Session.Options = {}) {
@@ -61,7 +61,7 @@ export const webSocket = Effect.fnUntraced(function*({ address, token }: WebSock
         return event === undefined ? [] : [event]
       })
     }).pipe(
-      Effect.catchTag("SocketError", (error) => Effect.fail(new DialFailed({ address, reason: errorText(error) })))
+      Effect.catchTag("SocketError", (error) => Effect.fail(dialFailure(address, error, token !== undefined)))
     )
   }
   return transport

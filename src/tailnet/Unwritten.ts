@@ -39,6 +39,13 @@ export class Unwritten {
     return this.#tunnels.has(keyOf(from, to))
   }
 
+  /** Whether something is to be written of it, or of tunnels that it opened. */
+  concerns(peer: PeerId): boolean {
+    if (this.#peers.has(peer) || this.#lists.has(peer)) return true
+    for (const { from } of this.#tunnels.values()) if (from === peer) return true
+    return false
+  }
+
   setPeer(peer: PeerId, row: PeerRow): void {
     this.#peers.set(peer, row)
   }

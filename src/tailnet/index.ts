@@ -51,7 +51,7 @@ export * as PeerStoreMemory from "./PeerStoreMemory.ts"
 export { PeerTable, type Stored as PeerTableRow } from "./PeerStoreMemory.ts"
 export * as PeerStorePostgres from "./PeerStorePostgres.ts"
 export * as Protocol from "./Protocol.ts"
-export type { Event, Hello, RefusalCode, RelayRegion, Request } from "./Protocol.ts"
+export type { Event, Hello, RefusalCode, RelayRegion, Request, UnknownRequest } from "./Protocol.ts"
 export type { Options as SessionOptions } from "./Session.ts"
 export * as TailnetLoop from "./TailnetLoop.ts"
 export {

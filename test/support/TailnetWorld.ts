@@ -35,6 +35,7 @@ export interface World {
 export interface TestReplica {
   readonly name: string
   readonly transport: TailnetLoop.Transport
+  readonly context: Context.Context<Coordinator.Coordinator | Replica>
   readonly coordinator: Context.Service.Shape<typeof Coordinator.Coordinator>
   readonly availability: Context.Service.Shape<typeof Availability>
   /** All connections to it break, and no new one is made: for the peers it is gone. */
@@ -107,6 +108,7 @@ export const make: Effect.Effect<World, never, Scope.Scope> = Effect.gen(functio
       return {
         name,
         transport,
+        context,
         coordinator: Context.get(context, Coordinator.Coordinator),
         availability: Context.get(context, Availability),
         unreachable: (given) =>

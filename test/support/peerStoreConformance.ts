@@ -43,6 +43,26 @@ export const conformance = (setting: Setting) => {
       ({ rows }) => rows.map(({ from, to }) => `${Number(from.slice(-12))} ${Number(to.slice(-12))}`).toSorted()
     )
 
+  test(
+    "says which tunnels peers opened, and how many of a replica's peers are present",
+    (a, b) =>
+      Effect.gen(function*() {
+        yield* a.write(changes({
+          peers: [present(1), present(2), [uuid(3), { node: node(3), isLost: true }]],
+          lists: [[uuid(1), [uuid(2), uuid(3)]], [uuid(2), [uuid(4)]]]
+        }))
+        yield* b.write(changes({ peers: [present(1)] }))
+        const from = (...numbers: ReadonlyArray<number>) =>
+          Effect.map(
+            b.tunnelsFrom(numbers.map(uuid)),
+            ({ rows }) => rows.map((row) => `${Number(row.from.slice(-12))} ${Number(row.to.slice(-12))}`).toSorted()
+          )
+        assert.deepStrictEqual(yield* from(1), ["1 2", "1 3"])
+        assert.deepStrictEqual(yield* from(2, 3), ["2 4"])
+        assert.deepStrictEqual([yield* a.present, yield* b.present], [2, 1])
+      })
+  )
+
   test("has a mapping for each peer and replica, the newest of each", (a, b) =>
     Effect.gen(function*() {
       yield* a.write(changes({ peers: [present(1), [uuid(2), { node: undefined, isLost: false }]] }))

@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
-import type { PeerConnection } from "../../src/tailnet/Connection.ts"
+import { makePair, type PeerConnection } from "../../src/tailnet/Connection.ts"
 import { limits } from "../../src/tailnet/Peer.ts"
 import { closeCodes, decodeRequest, type Event, type Request } from "../../src/tailnet/Protocol.ts"
 import * as ResumeToken from "../../src/tailnet/ResumeToken.ts"
+import * as Session from "../../src/tailnet/Session.ts"
 import type * as TailnetLoop from "../../src/tailnet/TailnetLoop.ts"
 import { make as makeWorld, node, peer, uuid } from "../support/TailnetWorld.ts"
 
@@ -207,7 +208,59 @@ describe("frames", () => {
     })
   }
 
-  it("may have fields of a later version", () => {
+  it("may have fields and types of a later version, and what a node has beside its fields is handed on", () => {
     assert.strictEqual(decodeRequest(JSON.stringify({ type: "pong", later: 1 }))._tag, "Success")
+    assert.deepStrictEqual(
+      decodeRequest(JSON.stringify({ type: "later", node: 1 })),
+      Result.succeed({ type: "unknown" })
+    )
+    const later = { type: "node" as const, node: { ...node(1), mtu: 1_280, os: { name: "linux" } } }
+    assert.deepStrictEqual(decodeRequest(JSON.stringify(later)), Result.succeed(later))
   })
+
+  it.effect("of a type that is not known end no session, and count as messages", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld
+      const a = yield* world.replica("a")
+      const sessions = yield* Session.make().pipe(Effect.provideContext(a.context))
+      const [peerEnd, coordinatorEnd] = yield* makePair
+      yield* Effect.forkScoped(sessions.serve({
+        ...coordinatorEnd,
+        receive: Effect.map(coordinatorEnd.receive, (all) =>
+          all.map((message) => message.type === "pong" ? { type: "unknown" as const } : message))
+      }))
+      const connection = yield* dial({ name: "by hand", dial: Effect.succeed(peerEnd) })
+      yield* connection.send(hello(1))
+      for (let count = 0; count < 50; count++) {
+        yield* connection.send({ type: "pong" })
+      }
+      yield* settle
+      assert.isUndefined(connection.error())
+      for (let count = 0; count < limits.messagesAtOnce; count++) {
+        yield* Effect.ignore(connection.send({ type: "pong" }))
+      }
+      yield* settle
+      assert.strictEqual(connection.error()?.code, "tooMany")
+    }).pipe(Effect.scoped))
+
+  it.effect("of the coordinator are bounded in bytes, however many and large the nodes are", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld
+      const a = yield* world.replica("a")
+      const large = { ...node(1), allowedIps: Array.from({ length: 128 }, () => "\u0001".repeat(100)) }
+      const bytes = Buffer.byteLength(JSON.stringify(large))
+      assert.isAbove(bytes, 50_000)
+      const others = Array.from({ length: 20 }, (_, at) => uuid(100 + at))
+      for (const [at] of others.entries()) {
+        const other = yield* dial(a.transport)
+        yield* other.send(hello(100 + at, { node: large }))
+      }
+      yield* settle
+      const connection = yield* dial(a.transport)
+      yield* connection.send(hello(1, { tunnels: others }))
+      yield* TestClock.adjust("1 second")
+      const updates = connection.received.filter((event) => event.type === "updates")
+      assert.lengthOf(updates.flatMap((event) => event.updates), 20)
+      for (const event of updates) assert.isAtMost(Buffer.byteLength(JSON.stringify(event)), limits.event)
+    }).pipe(Effect.scoped))
 })

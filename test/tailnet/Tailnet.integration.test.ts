@@ -1,9 +1,10 @@
 /** Replicas of the service as processes, on one PostgreSQL, and peers over WebSockets. */
 import * as NodeSocket from "@effect/platform-node/NodeSocket"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Logger, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import { Effect, Exit, Logger, Ref, Schedule, Scope, Stream, SubscriptionRef } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { createServer, type Server } from "node:http"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -358,6 +359,80 @@ describe("the tailnet of several replicas", () => {
       // Of some 20 MB that were said by then.
       assert.isBelow(most - before, 13)
     }).pipe(withSockets)
+  )
+
+  test(
+    "each refusal reads differently at a peer, is said once, and ends it with a status where it is for good",
+    Effect.gen(function*() {
+      const refuse = (status: number) =>
+        Effect.acquireRelease(
+          Effect.callback<string>((resume) => {
+            const fake = createServer().on("upgrade", (_, socket) => {
+              socket.end(`HTTP/1.1 ${status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n`)
+            })
+            fake.listen(0, "127.0.0.1", () => {
+              const address = fake.address()
+              open.push(fake)
+              resume(Effect.succeed(`http://127.0.0.1:${typeof address === "object" ? address?.port : 0}`))
+            })
+          }),
+          () => Effect.sync(() => open.splice(0).forEach((fake) => fake.close()))
+        )
+      const open: Array<Server> = []
+      const join = (url: string, environment: Record<string, string> = {}) =>
+        run(main, ["peer", "join", "--name", "zoe", "--json", "--watch", "--url", url], environment)
+      const ended = (peer: ReturnType<typeof run>) => until(() => peer.child.exitCode !== null)
+      for (
+        const [status, exit, words] of [
+          [401, 77, "the service asks for a token (401)"],
+          [403, 77, "the service does not let this peer in (403)"],
+          [404, 69, "there is no tailnet at this address (404)"],
+          [426, 69, "something between does not pass WebSockets on (426)"]
+        ] as const
+      ) {
+        const refused = join(yield* refuse(status))
+        yield* ended(refused)
+        assert.strictEqual(refused.child.exitCode, exit)
+        assert.strictEqual(refused.stdout(), "")
+        assert.lengthOf(refused.stderr().split(words), 2, refused.stderr())
+      }
+      const wrong = join(yield* refuse(401), { LULL_PEER_TOKEN: "wrong" })
+      yield* ended(wrong)
+      assert.include(wrong.stderr(), "the service refused the token (401)")
+      // Of two replicas one may be well again.
+      const away = join(`${yield* refuse(503)},${yield* refuse(404)},http://127.0.0.1:${yield* Cluster.freePort}`)
+      yield* until(() => ["(503)", "(404)", "ECONNREFUSED"].every((words) => away.stderr().includes(words)))
+      yield* Effect.sleep("2 seconds")
+      assert.isNull(away.child.exitCode)
+      assert.lengthOf(away.stderr().split("(503)"), 2, away.stderr())
+      assert.include(away.stderr(), "nobody listens there")
+    })
+  )
+
+  test(
+    "rows that somebody has removed are written again, and nobody is gone: an emptied table, a dropped schema",
+    Effect.gen(function*() {
+      const one = yield* serve()
+      const two = yield* serve()
+      const a = yield* peer(61, [one.address], [62])
+      const b = yield* peer(62, [two.address])
+      yield* until(() => a.knows(62) !== undefined && b.knows(61) !== undefined)
+      const stored = server.execute(
+        `select from lull.peer join lull.tunnel on from_peer = id and to_peer = '${uuid(62)}'
+        where id = '${uuid(61)}' and not is_lost`
+      )
+      for (const removal of ["truncate lull.peer, lull.tunnel", "drop schema lull cascade"]) {
+        yield* server.execute(removal)
+        yield* Effect.repeat(Effect.catch(stored, () => Effect.succeed([])), {
+          schedule: Schedule.spaced("200 millis"),
+          until: (rows) => rows.length > 0
+        })
+        const late = yield* peer(removal.length, [two.address], [61])
+        yield* until(() => late.knows(61)?.isLost === false)
+        yield* until(() => a.knows(62)?.isLost === false && b.knows(61)?.isLost === false)
+      }
+    }).pipe(withSockets),
+    120_000
   )
 
   test(

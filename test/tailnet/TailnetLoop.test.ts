@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { type CoordinatorConnection, makePair } from "../../src/tailnet/Connection.ts"
-import type { Event, Request } from "../../src/tailnet/Protocol.ts"
+import type { Event, Request, UnknownRequest } from "../../src/tailnet/Protocol.ts"
 import * as TailnetLoop from "../../src/tailnet/TailnetLoop.ts"
 import { make as makeWorld, node, peer, uuid } from "../support/TailnetWorld.ts"
 
@@ -13,7 +13,7 @@ const welcome: Event = { type: "welcome", session: "s", resume: "token", keepAli
 /** A coordinator that does what it is told: `serve` is its side of each connection. */
 const scripted = (serve: (connection: CoordinatorConnection, dial: number) => Effect.Effect<unknown, unknown>) => {
   const dials: Array<number> = []
-  const requests: Array<Request> = []
+  const requests: Array<Request | UnknownRequest> = []
   const closes: Array<string> = []
   const transport: TailnetLoop.Transport = {
     name: "scripted",
