@@ -3,10 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Stream from "effect/Stream"
-import { pbkdf2Sync } from "node:crypto"
 import { readFileSync } from "node:fs"
+import { createServer as createTlsServer } from "node:tls"
 import { afterAll, beforeAll } from "vitest"
-import * as Scram from "../../src/database/Scram.ts"
 import * as Certificates from "../support/Certificates.ts"
 import * as LoginServer from "../support/LoginServer.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
@@ -245,34 +244,18 @@ describe("a login", () => {
       assert.match(yield* failure(url(forkless, "u", "")), /^Unreachable: .*could not fork new process/)
     })
   )
+})
 
-  test(
-    "is whole however the bytes of the server come",
-    Effect.gen(function*() {
-      const salted = pbkdf2Sync("hush", "salt", 1, Scram.saltedLength, "sha256")
-      let proof: Scram.Proof | undefined
-      let serverFirst = ""
-      let nonce = ""
-      const thief = yield* LoginServer.make({
-        answers: (heard, turn) => {
-          if (turn === 0) return sasl("SCRAM-SHA-256")
-          if (turn === 1) {
-            nonce = nonceOf(heard)
-            serverFirst = `r=${nonce}x,s=c2FsdA==,i=1`
-            return saslContinue(serverFirst)
-          }
-          if (turn > 2) return undefined
-          const read = Scram.readChallenge({ nonce, binding: { _tag: "None" } }, serverFirst)
-          proof = read && Scram.prove(read, salted)
-          const signature = Buffer.from(proof?.serverSignature ?? Buffer.of()).toString("base64")
-          return joined(saslFinal(`v=${signature}`), ok, error("57P03", "the database system is starting up"))
-        }
-      })
-      const said = yield* failure(url(thief, "u", "sslmode=disable"))
-      assert.match(said, /^Refusing: the database system is starting up/)
-      assert.include(thief.heard(), proof?.clientFinal ?? "no proof")
-    })
+/** Speaks TLS, without a protocol by name. */
+const tlsOnly = Effect.fnUntraced(function*(certificates: Certificates.Certificates) {
+  const { files } = certificates.server
+  const listening = createTlsServer({ key: files["server.key"], cert: files["server.crt"] })
+  yield* Effect.acquireRelease(
+    Effect.callback<void>((resume) => void listening.listen(0, "127.0.0.1", () => resume(Effect.void))),
+    () => Effect.sync(() => listening.close())
   )
+  const bound = listening.address()
+  return typeof bound === "object" && bound !== null ? bound.port : 0
 })
 
 describe("TLS of a connection URL", () => {
@@ -301,9 +284,10 @@ describe("TLS of a connection URL", () => {
     Effect.gen(function*() {
       assert.strictEqual(yield* versionWith("sslmode=verify-full&sslrootcert=CA&sslnegotiation=direct"), "TLSv1.3")
       assert.strictEqual(yield* versionWith("sslmode=require&sslnegotiation=postgres"), "TLSv1.3")
-      const deaf = yield* LoginServer.make({ answers: () => Buffer.from("N") })
-      const asked = yield* failure(`postgres://u@127.0.0.1:${deaf.port}/d?sslmode=require&sslnegotiation=direct`)
-      assert.match(asked, /^Misconfigured: /)
+      // One that knows TLS, and not that PostgreSQL's protocol follows.
+      const stranger = yield* tlsOnly(certificates)
+      const asked = yield* failure(`postgres://u@127.0.0.1:${stranger}/d?sslmode=require&sslnegotiation=direct`)
+      assert.match(asked, /^Misconfigured: the server does not support TLS as sslnegotiation=direct asks for it/)
     })
   )
 
