@@ -27,6 +27,7 @@ export const supportedParameters = [
   "sslcert",
   "sslkey",
   "sslcertmode",
+  "sslcrl",
   "sslsni",
   "ssl_min_protocol_version",
   "ssl_max_protocol_version",
@@ -87,8 +88,7 @@ export const refusedParameters: Readonly<Record<string, Refused>> = {
   service: { instead: noFiles },
   servicefile: { instead: noFiles },
   sslcompression: { idle: ["0"], instead: "compression weakens TLS: leave it out" },
-  sslcrl: { instead: "lists of revoked certificates are not read: use certificates that are short-lived" },
-  sslcrldir: { instead: "lists of revoked certificates are not read: use certificates that are short-lived" },
+  sslcrldir: { instead: "use sslcrl, one file with all the lists" },
   sslkeylogfile: { instead: "Lull writes no secrets of TLS into files" },
   sslpassword: { instead: "sslkey has to be a key without a passphrase" },
   tcp_user_timeout: { instead: own }
@@ -141,6 +141,8 @@ export interface Tls {
   readonly sslRootCert: string | undefined
   readonly sslCert: string | undefined
   readonly sslKey: string | undefined
+  /** A file of lists of revoked certificates. */
+  readonly sslCrl?: string
   /** TLS from the first byte on. */
   readonly isDirect?: true
   /** The server does not hear the name that it is called by. */
@@ -164,9 +166,14 @@ export const readTls = (given: Parameters): Tls => {
   if (sslMode === "verify-ca" && sslRootCert === undefined) {
     return fault("sslmode=verify-ca needs sslrootcert, the file with the certificates that are trusted")
   }
+  const sslCrl = present(given.sslcrl)
+  if (sslCrl !== undefined && sslRootCert === undefined && sslMode !== "verify-full") {
+    return fault("sslcrl needs sslrootcert: without it no certificate is verified, and so none is looked up")
+  }
   return {
     sslMode,
     sslRootCert,
+    ...(sslCrl && { sslCrl }),
     ...readOwnCertificate(given),
     ...readNegotiation(given, sslMode),
     ...readVersions(given)

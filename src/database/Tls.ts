@@ -27,16 +27,22 @@ export interface Trust {
 
 /** The files that a URL names, or what is wrong with them. Nothing is read where there will be no TLS. */
 export const readFiles = Effect.fnUntraced(function*(url: ConnectionUrl) {
-  const { maxVersion, minVersion, sslCert, sslKey, sslMode, sslRootCert } = url
+  const { maxVersion, minVersion, sslCert, sslCrl, sslKey, sslMode, sslRootCert } = url
   const versions = { ...(minVersion && { minVersion }), ...(maxVersion && { maxVersion }) }
   if (sslMode === "disable" || url.addresses.every(({ isSocket }) => isSocket)) return undefined
   const ca = sslRootCert === undefined || sslRootCert === "system"
     ? sslMode === "verify-full" ? systemCertificates() : undefined
     : yield* Effect.flatMap(readText("sslrootcert", sslRootCert), (text) => certificatesOf("sslrootcert", text))
   const own = sslCert === undefined || sslKey === undefined ? {} : yield* readOwn(sslCert, sslKey)
+  const crl = sslCrl === undefined ? undefined : yield* Effect.flatMap(readText("sslcrl", sslCrl), listsOf)
   return yield* Effect.try({
     try: (): Trust => ({
-      secureContext: createSecureContext({ ...own, ...versions, ...(ca === undefined ? {} : { ca: [...ca] }) }),
+      secureContext: createSecureContext({
+        ...own,
+        ...versions,
+        ...(crl && { crl: [...crl] }),
+        ...(ca === undefined ? {} : { ca: [...ca] })
+      }),
       isVerified: ca !== undefined
     }),
     catch: (error) => invalid(`the certificates cannot be used: ${describe(error).detail}`)
@@ -100,6 +106,15 @@ const certificatesOf = (parameter: string, text: string) =>
     },
     catch: (error) => invalid(`the file of ${parameter} holds no certificates in PEM: ${describe(error).detail}`)
   })
+
+const revocationList = /-----BEGIN X509 CRL-----[^-]+-----END X509 CRL-----/g
+
+const listsOf = (text: string) => {
+  const lists = text.match(revocationList)
+  return lists === null
+    ? Effect.fail(invalid("the file of sslcrl holds no lists of revoked certificates in PEM: it has no BEGIN X509 CRL"))
+    : Effect.succeed(lists)
+}
 
 const checkKey = (certificate: string, key: string) =>
   Effect.fromResult(Result.flatMap(

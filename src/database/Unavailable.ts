@@ -161,6 +161,10 @@ export const socketCodes: Readonly<Record<string, Reason>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "Misconfigured",
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: "Misconfigured",
   ERR_TLS_CERT_ALTNAME_INVALID: "Misconfigured",
+  CRL_HAS_EXPIRED: "Misconfigured",
+  CRL_NOT_YET_VALID: "Misconfigured",
+  CRL_SIGNATURE_FAILURE: "Misconfigured",
+  UNABLE_TO_GET_CRL: "Misconfigured",
   ERR_SSL_WRONG_VERSION_NUMBER: "Misconfigured",
   EPROTO: "Misconfigured"
 }

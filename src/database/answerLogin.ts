@@ -102,8 +102,9 @@ export const answerLogin = (stream: Duplex, options: Options): Duplex => {
       const type = unread[0] ?? 0
       const length = new DataView(unread.buffer, unread.byteOffset).getUint32(1) + 1
       if (!expected.has(type) || length < headLength || length > longestMessage) {
-        if (type === types.error) end(oldError(unread))
-        else refuse("what answers the login is not PostgreSQL")
+        const words = type === types.error ? oldError(unread) : ""
+        if (words === "") refuse("what answers the login is not PostgreSQL")
+        else end(new Error(`the server failed before the login: ${words}`))
         break
       }
       if (unread.length < length) break
@@ -132,7 +133,8 @@ export const answerLogin = (stream: Duplex, options: Options): Duplex => {
   return stream
 }
 
-const oldError = (bytes: Uint8Array) => {
+/** Its words; none, if it is not of that form. */
+const oldError = (bytes: Uint8Array): string => {
   const [words = ""] = Buffer.from(bytes.subarray(1, 1 + longestOldError)).toString("latin1").split("\0")
-  return new Error(`the server failed before the login: ${words.replaceAll(/[^\x20-\x7e]+/g, " ").trim()}`)
+  return words.replaceAll(/[^\x20-\x7e]+/g, " ").trim()
 }

@@ -222,6 +222,7 @@ describe("a login", () => {
       /goes on before it has its answer/
     ],
     ["speaks HTTP", () => Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n"), /not PostgreSQL/],
+    ["sends an endless error", () => Buffer.from("E\0\xff\xff\xffSFATAL", "latin1"), /not PostgreSQL/],
     ["sends an endless message", () => Buffer.from("R\x7f\xff\xff\xff", "latin1"), /not PostgreSQL/]
   ]
   for (const [what, answers, expected] of attempts) {
@@ -296,6 +297,22 @@ describe("TLS of a connection URL", () => {
     Effect.gen(function*() {
       assert.strictEqual(yield* versionWith("sslmode=require&ssl_max_protocol_version=TLSv1.2"), "TLSv1.2")
       assert.strictEqual(yield* versionWith("sslmode=require&ssl_min_protocol_version=TLSv1.3"), "TLSv1.3")
+    })
+  )
+
+  test(
+    "is not made with a certificate that is on the list of sslcrl, nor without its authority's list",
+    Effect.gen(function*() {
+      const file = (name: string) => encodeURIComponent(certificates.path(name))
+      const query = (list: string) => `sslmode=verify-full&sslrootcert=CA&sslcrl=${file(list)}`
+      assert.strictEqual(yield* versionWith(query("none-revoked.crl")), "TLSv1.3")
+      const at = `postgres://postgres@localhost:${server.port}/postgres?`
+      const revoked = query("server-revoked.crl").replace("CA", file("ca.crt"))
+      assert.match(yield* failure(at + revoked), /^Misconfigured: certificate revoked/)
+      const other = query("other.crl").replace("CA", file("ca.crt"))
+      assert.match(yield* failure(at + other), /^Misconfigured: unable to get certificate CRL/)
+      // It goes on without TLS only where that was not agreed.
+      assert.match(yield* failure(at + revoked.replace("verify-full", "prefer")), /^Misconfigured: certificate revoked/)
     })
   )
 
