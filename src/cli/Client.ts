@@ -37,8 +37,11 @@ export const readTarget = (
   const wrong = (message: string) => Effect.fail(new CommandFailed({ message, status: statuses.usage }))
   const url = URL.canParse(address) ? new URL(address) : undefined
   if (url === undefined || !/^https?:$/.test(url.protocol) || url.search !== "" || url.hash !== "") {
+    // What is before an @ may be a password that was not percent-encoded.
     return wrong(
-      `${JSON.stringify(address)} is no address of a service: --url and LULL_URL are as http://127.0.0.1:7070`
+      `${
+        address.includes("@") ? "what is given" : JSON.stringify(address)
+      } is no address of a service: --url and LULL_URL are as http://127.0.0.1:7070`
     )
   }
   if (url.username !== "" || url.password !== "") {

@@ -104,6 +104,11 @@ const join = Command.make(
       const id = peerIdOf(name)
       const names = new Map([[id, name], ...tunnel.map((other) => [peerIdOf(other), other] as const)])
       const token = yield* readToken
+      if (addresses.includes("@")) {
+        return yield* usage(
+          "an address has no user and no password: the coordinator asks for a token, which is in LULL_PEER_TOKEN"
+        )
+      }
       const transports = yield* Effect.forEach(addresses.split(",").filter(Boolean), (address) =>
         Transports.webSocketUrl(address) === undefined
           ? Effect.fail(usage(`${JSON.stringify(address)} is no address, as http://host:7070`))

@@ -150,7 +150,11 @@ const split = (text: string) => {
     ports.push(match[3] ?? "")
   }
   const path = pathAt === -1 ? undefined : rest.slice(pathAt + 1, queryAt === -1 ? undefined : queryAt)
-  // libpq would take it; nearly always it is the end of a password.
+  // libpq would take it; nearly always it is a parameter, and it may be the password.
+  for (const [what, part] of [["user", user], ["host", authority], ["database", path]] as const) {
+    if (part?.includes("=") === true) return fault(`the ${what} has a =, written %3D there: parameters begin with a ?`)
+  }
+  // The same; nearly always it is the end of a password.
   if (path?.includes("@")) return fault("the database has an @, written %40; in a user or password / is written %2F")
   const query = queryAt === -1 ? "" : rest.slice(queryAt + 1)
   const isSocket = authority === "" && password === undefined && /^(?:[^@]*&)?host=[^&]*(?:&[^@]*)?$/.test(query)
@@ -221,8 +225,8 @@ const readAddress = (host: string, portText: string, where: string, number: numb
   const port = portText === "" ? defaultPort : /^\d+$/.test(portText) ? Number(portText) : Number.NaN
   if (!(port >= 1 && port <= 65_535)) return fault(`the port of ${place} is not a number from 1 to 65535`)
   const isSocket = host.startsWith("/") || host.startsWith("@")
-  // A host is shown: in none of them is a character that a terminal would obey.
-  const isWellFormed = !/\p{C}/u.test(host) && (isSocket || isIPv6(host) || /^[^\s/?#@:[\]\\]+$/.test(host))
+  // A host is shown: in none of them is a character that a terminal would obey, nor what is in no name.
+  const isWellFormed = !/\p{C}/u.test(host) && (isSocket || isIPv6(host) || /^[\p{L}\p{M}\p{N}._-]+$/u.test(host))
   if (!isWellFormed) return fault(`${place} is neither a name, nor an address, nor the directory of a Unix socket`)
   if (isSocket && Buffer.byteLength(socketPath(host, port)) > longestSocketPath) {
     return fault(`the Unix socket of ${place} has a path of more than ${longestSocketPath} bytes`)

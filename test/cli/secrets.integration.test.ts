@@ -36,6 +36,19 @@ describe("a password in the environment of lull", () => {
     }
   }, 120_000)
 
+  it("is not shown where it stands in the address of a service, which has none", async () => {
+    for (const address of ["http://app:p/hush@127.0.0.1:1", "http://app:hush@127.0.0.1:1", "postgres://a:p@hush@b"]) {
+      const runs = [
+        start(["job", "list"], { LULL_URL: address }),
+        start(["peer", "join", "--name", "x", "--url", address], {})
+      ]
+      for (const { status, stderr, stdout } of await Promise.all(runs.map(({ ended }) => ended))) {
+        assert.strictEqual(status, 64, stderr)
+        assert.notInclude(stderr + stdout, "hush", address)
+      }
+    }
+  }, 60_000)
+
   it("is not shown while the service runs: in its first lines, its log, its state and its metrics", async () => {
     const directory = mkdtempSync(join(tmpdir(), "lull-secrets-"))
     const log = join(directory, "log", "lull.log")

@@ -49,6 +49,10 @@ describe("ConnectionUrl", () => {
     ["a port beside a Unix socket", "postgres://u@:6/app?host=/run/postgresql", ["/run/postgresql 6"]],
     ["several Unix sockets", "postgres://u@%2Fa,%2Fb:2,h/app", ["/a 5432", "/b 2", "h 5432"]],
     ["an abstract Unix socket", "postgres://u@/app?host=@lull", ["@lull 5432"]],
+    ["names of other scripts", "postgres://u@b\u00fccher.example,\u6570\u636e_1/app", [
+      "b\u00fccher.example 5432",
+      "\u6570\u636e_1 5432"
+    ]],
     ["white space around the URL", " postgres://u@a/app\n", ["a 5432"]]
   ]
   for (const [what, url, expected] of lists) {
@@ -208,6 +212,12 @@ describe("ConnectionUrl", () => {
     ["postgres://h?user=u&password=a@hush", /before the first @ is a \? with a =/],
     ["postgres://h:5432?user=u&password=a@hush", /before the first @ is a \? with a =/],
     ["postgres://u:p@hush?dbname=x@h/db", /the parameters have an @/],
+    ["postgres://u@h/db&password=hush", /the database has a =/],
+    ["postgres://u@h/password=hush", /the database has a =/],
+    ["postgres://u@h&password=hush/db", /the host has a =/],
+    ["postgres://user=u&password=hush@h/db", /the user has a =/],
+    ["postgres://u:p@h&hush/db", /host 1 is neither a name/],
+    ["postgres://u:p@h%3Dhush/db", /host 1 is neither a name/],
     ["postgres://u:p@/hush?host=@h/db", /the parameters have an @/],
     ["postgres://u@h/db?sslmode=", /one of disable/],
     ["postgres://u@h/db?ssl=1", /ssl has only the value true/],

@@ -72,22 +72,49 @@ const password = (random: Random) => {
   return `${some()}${secret}${some()}`
 }
 
-const parameters = (random: Random) =>
-  random.several(4, () => `${random.pick(names)}=${random.oneIn(8) ? random.text(6) : random.pick(values)}`)
+/** As they should be. */
+const right = [
+  ...[
+    "sslmode=require",
+    "sslmode=verify-full",
+    "sslrootcert=system",
+    "channel_binding=prefer",
+    "require_auth=!md5",
+    "ssl=true"
+  ],
+  ...[
+    "application_name=shop%201",
+    "options=-c%20geqo%3Doff",
+    "connect_timeout=7",
+    "gssencmode=disable",
+    "dbname=other"
+  ],
+  ...["target_session_attrs=primary", `password=${secret}`, "user=another"]
+]
 
-const login = (random: Random) => {
+const parameters = (random: Random, isRight: boolean) =>
+  random.several(
+    4,
+    () =>
+      isRight ? random.pick(right) : `${random.pick(names)}=${random.oneIn(8) ? random.text(6) : random.pick(values)}`
+  )
+
+const login = (random: Random, isRight: boolean) => {
   if (random.oneIn(4)) return "app@"
-  return `${random.pick(["app", "a%40b", ""])}:${random.oneIn(2) ? encodeURIComponent(secret) : password(random)}@`
+  const user = random.pick(isRight ? ["app", "a%40b"] : ["app", "a%40b", ""])
+  return `${user}:${isRight && random.oneIn(2) ? encodeURIComponent(secret) : password(random)}@`
 }
 
 const make = (random: Random): string => {
-  const query = parameters(random)
-  const place = `${random.pick(hosts)}${random.pick(["", ":5432", ":0", ":x"])}${
-    random.pick(["", "/", "/app", "/my%20app", "/a/b"])
-  }${query.length === 0 ? "" : `?${query.join("&")}`}`
-  return `${random.pick(["postgres://", "postgresql://"])}${login(random)}${
-    random.oneIn(3) ? broken(place, random) : place
-  }`
+  // Half of them are right but for their password, so that what is accepted is looked at as often as what is refused.
+  const isRight = random.oneIn(2)
+  const query = parameters(random, isRight)
+  const host = random.pick(isRight ? hosts.filter((each) => each !== "") : hosts)
+  const port = host.includes(":1") ? "" : random.pick(isRight ? ["", ":5432"] : ["", ":5432", ":0", ":x"])
+  const path = random.pick(["", "/", "/app", "/my%20app", "/a/b"])
+  const place = `${host}${port}${path}${query.length === 0 ? "" : `?${query.join("&")}`}`
+  const scheme = random.pick(["postgres://", "postgresql://"])
+  return `${scheme}${login(random, isRight)}${random.oneIn(3) ? broken(place, random) : place}`
 }
 
 /** A character that is lost or added, or an end that is missing. */
