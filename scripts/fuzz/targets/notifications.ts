@@ -6,7 +6,7 @@ import { PgClient } from "@effect/sql-pg/PgClient"
 import * as Pg from "@effect/sql-pg/PgClient"
 import { Context, Effect, Exit, Layer, Redacted, Scope } from "effect"
 import { spawn } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
@@ -19,6 +19,12 @@ import { holds, type Target } from "../Target.ts"
 
 /** Of the server, in bytes, with some room for the topic. */
 const longest = 7_900
+
+/** Of the service: it keeps nothing of a notification for long. */
+const mostResident = 400 * 2 ** 20
+
+const resident = (pid: number | undefined) =>
+  1_024 * Number(/^VmRSS:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? Number.NaN)
 
 const topics = ["posted", "canceling", "peers", "tunnels", "ready", "listener-test", "", "__proto__", "lull"]
 
@@ -98,6 +104,8 @@ export const target: Target = {
         await pause(200)
         holds(service.exitCode === null && service.signalCode === null, `the service has ended: ${said}`)
         holds(await isReady(), `the service is not ready: ${said}`)
+        const bytes = resident(service.pid)
+        holds(bytes < mostResident, `the service has ${Math.round(bytes / 1e6)} MB`)
         holds(said === "", `the service said: ${said.slice(0, 2_000)}`)
       },
       close: async () => {
