@@ -2,7 +2,7 @@
  * What we answer when a server asks who we are, and what we refuse: the state machine of a login, from its first message to
  * AuthenticationOk. Pure: messages are in PostgreSQL's documentation, "Message Formats".
  *
- * Without a word of the URL a password goes out in clear only to a server whose certificate was verified. Whoever binds the port
+ * Without a word of the URL a password goes out in clear only to a server whose certificate was verified. A program that binds the port
  * of a server that is gone can ask for it, and with a certificate of their own over TLS too.
  */
 import { createHash } from "node:crypto"
@@ -128,7 +128,7 @@ const objection = (method: Method, { channel, policy }: Login): string | undefin
   return undefined
 }
 
-/** A server may let in whom it trusts without asking, or by a client's certificate: as libpq does, unless the URL forbids it. */
+/** A server may let a trusted client in without asking, or by a client's certificate: as libpq does, unless the URL forbids it. */
 const finish = (state: State, login: Login): Step => {
   switch (state._tag) {
     case "Begun": {

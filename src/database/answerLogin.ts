@@ -1,6 +1,6 @@
 /**
  * Answers a server's questions of who we are, in the place of the driver, which is given no password: it would answer a request
- * for the password in clear from whoever asks, has no channel binding, and blocks the event loop while it derives keys.
+ * for the password in clear, from any server, has no channel binding, and blocks the event loop while it derives keys.
  *
  * The driver reads the stream from the first byte on, so until the login is over what arrives is taken before it is emitted:
  * requests are answered here (`Authentication`), and what is not one is passed on. From AuthenticationOk on, the stream is as

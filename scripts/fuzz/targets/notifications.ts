@@ -1,5 +1,5 @@
 /**
- * NOTIFY: whoever may connect to the database may notify the channel that a service listens to. A real PostgreSQL and a real
+ * NOTIFY: every role of the database may notify the channel that a service listens to. A real PostgreSQL and a real
  * service, which has to stay ready, and quiet.
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
