@@ -4,6 +4,7 @@
  */
 import { Duration, Effect, Redacted } from "effect"
 import { userInfo } from "node:os"
+import type { Policy } from "./Authentication.ts"
 import * as ConnectionUrl from "./ConnectionUrl.ts"
 import * as Tls from "./Tls.ts"
 
@@ -17,6 +18,8 @@ export interface Host {
   readonly tls: Tls.Tls | undefined
   readonly user: string
   readonly password: Redacted.Redacted<string> | undefined
+  /** What the server may ask for. */
+  readonly login: Policy
   readonly database: string
   readonly applicationName: string
   /** `options` of libpq: command-line options of the server's process. */
@@ -37,9 +40,10 @@ export const resolve = Effect.fnUntraced(function*(url: Redacted.Redacted<string
     port: address.port,
     path: address.isSocket ? ConnectionUrl.socketPath(address.host, address.port) : undefined,
     // Nobody is between the two ends of a Unix socket, and the server offers no TLS on it.
-    tls: address.isSocket || trust === undefined ? undefined : Tls.make(parsed.sslMode, address.host, trust),
+    tls: address.isSocket || trust === undefined ? undefined : Tls.make(parsed, address.host, trust),
     user,
     password: parsed.password === undefined ? undefined : Redacted.make(parsed.password),
+    login: parsed.login ?? usualLogin,
     database: parsed.database ?? user,
     applicationName: parsed.applicationName ?? "lull",
     options: parsed.options,
@@ -52,6 +56,9 @@ export const resolve = Effect.fnUntraced(function*(url: Redacted.Redacted<string
   return hosts
 })
 
+/** Whatever the server asks for, but that the password goes out in clear. */
+const usualLogin: Policy = { requireAuth: undefined, channelBinding: "prefer" }
+
 /** The name of the account that we run under, as libpq takes it. */
 const systemUser = Effect.try({
   try: () => userInfo().username,
@@ -62,14 +69,16 @@ const systemUser = Effect.try({
 /** How long an attempt to connect may take: what the URL says, or else what is usual there. */
 export const connectWithin = (host: Host, usual: Duration.Duration): Duration.Duration => host.connectTimeout ?? usual
 
-/** The driver's options for a host, but for those of its work. Nothing is left to the driver's own defaults. */
+/**
+ * The driver's options for a host, but for those of its work. Nothing is left to the driver's own defaults, and it does not get
+ * the password: `answerLogin` has it.
+ */
 export const forDriver = (host: Host, settings: Readonly<Record<string, string>>, takesOptions: boolean) => ({
   host: host.host,
   port: host.port,
   // The stream has agreed on TLS by itself.
   ssl: false,
   username: host.user,
-  ...(host.password === undefined ? {} : { password: host.password }),
   database: host.database,
   applicationName: host.applicationName,
   // The driver reads and writes UTF-8, whatever the role or the database would begin with.

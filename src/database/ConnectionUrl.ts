@@ -7,6 +7,24 @@
  */
 import { Data, Result } from "effect"
 import { isIPv6 } from "node:net"
+import type { Policy } from "./Authentication.ts"
+import {
+  Fault,
+  fault,
+  isName,
+  type Parameter,
+  type Parameters,
+  present,
+  readConnectTimeout,
+  readLogin,
+  readTls,
+  refuseParameter,
+  refuseSessionAttributes,
+  supportedParameters,
+  type Tls
+} from "./ConnectionParameters.ts"
+
+export { type SslMode, sslModes, supportedParameters } from "./ConnectionParameters.ts"
 
 export class InvalidDatabaseUrl extends Data.TaggedError("InvalidDatabaseUrl")<{ readonly problem: string }> {
   override get message() {
@@ -21,19 +39,13 @@ export interface Address {
   readonly isSocket: boolean
 }
 
-export const sslModes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] as const
-export type SslMode = typeof sslModes[number]
-
-export interface ConnectionUrl {
+export interface ConnectionUrl extends Tls {
   readonly addresses: readonly [Address, ...ReadonlyArray<Address>]
   readonly user: string | undefined
   readonly password: string | undefined
   readonly database: string | undefined
-  readonly sslMode: SslMode
-  /** A file, or `system`. */
-  readonly sslRootCert: string | undefined
-  readonly sslCert: string | undefined
-  readonly sslKey: string | undefined
+  /** What the server may ask of a login, where the URL says it. */
+  readonly login?: Policy
   readonly applicationName: string | undefined
   readonly options: string | undefined
   /** For one attempt to one host. */
@@ -48,68 +60,6 @@ const defaultPort = 5432
 /** What `sockaddr_un` holds; a longer path cannot be connected to. */
 const longestSocketPath = 107
 
-/** Above this the attempts to one host would hide for too long that the others are there. */
-const longestConnectTimeout = 3_600
-
-/** Parameters of libpq that would be wrong to ignore, and that are not supported. */
-const unsupportedParameters = new Set([
-  "channel_binding",
-  "client_encoding",
-  "fallback_application_name",
-  "gssdelegation",
-  "gssencmode",
-  "gsslib",
-  "hostaddr",
-  "keepalives",
-  "keepalives_count",
-  "keepalives_idle",
-  "keepalives_interval",
-  "krbsrvname",
-  "load_balance_hosts",
-  "max_protocol_version",
-  "min_protocol_version",
-  "passfile",
-  "replication",
-  "require_auth",
-  "requirepeer",
-  "service",
-  "ssl_max_protocol_version",
-  "ssl_min_protocol_version",
-  "sslcertmode",
-  "sslcompression",
-  "sslcrl",
-  "sslcrldir",
-  "sslnegotiation",
-  "sslpassword",
-  "sslsni",
-  "tcp_user_timeout"
-])
-
-export const supportedParameters = [
-  "host",
-  "port",
-  "user",
-  "password",
-  "dbname",
-  "sslmode",
-  "sslrootcert",
-  "sslcert",
-  "sslkey",
-  "application_name",
-  "options",
-  "connect_timeout",
-  "target_session_attrs"
-] as const
-type Parameter = typeof supportedParameters[number]
-type Parameters = { readonly [Name in Parameter]?: string | undefined }
-
-/** A reading that ends at the first fault; the fault is a part of a sentence. */
-class Fault extends Data.TaggedError("Fault")<{ readonly problem: string }> {}
-
-const fault = (problem: string): never => {
-  throw new Fault({ problem })
-}
-
 export const parse = (text: string): Result.Result<ConnectionUrl, InvalidDatabaseUrl> => {
   try {
     return Result.succeed(read(text.trim()))
@@ -122,12 +72,16 @@ export const parse = (text: string): Result.Result<ConnectionUrl, InvalidDatabas
 const read = (text: string): ConnectionUrl => {
   const scheme = /^postgres(?:ql)?:\/\//.exec(text)
   if (scheme === null) return fault(`it does not start with postgres://: expected ${form}`)
-  const { hosts, password, path, ports, query, user } = split(text.slice(scheme[0].length))
+  const { hosts, isAmbiguous, password, path, ports, query, user } = split(text.slice(scheme[0].length))
   const given: Parameters = {
     user: decode(user, "the user"),
     password: decode(password, "the password"),
     dbname: decode(path, "the database"),
     ...readParameters(query)
+  }
+  // libpq would take the beginning of a password for the host, and its rest for the value of a parameter.
+  if (isAmbiguous) {
+    return fault("the parameters have an @, which is written %40; in a user or password / is written %2F, and ? %3F")
   }
   refuseSessionAttributes(given.target_session_attrs)
   const addresses = readAddresses(
@@ -139,12 +93,25 @@ const read = (text: string): ConnectionUrl => {
   if (present(given.user) === undefined && !addresses.every(({ isSocket }) => isSocket)) {
     return fault(`it names no user: expected ${form}`)
   }
+  const tls = readTls(given)
+  const login = readLogin(given)
+  const isClear = tls.sslMode === "disable" || addresses.every(({ isSocket }) => isSocket)
+  if (login.channelBinding === "require" && isClear) {
+    return fault(
+      "channel_binding=require binds the login to TLS, and there is none: use sslmode=require or more, over TCP"
+    )
+  }
+  if (tls.isDirect === true && addresses.every(({ isSocket }) => isSocket)) {
+    return fault("sslnegotiation=direct is for TLS, and there is none on a Unix socket")
+  }
+  const hasPolicy = given.channel_binding !== undefined || login.requireAuth !== undefined
   return {
     addresses,
     user: present(given.user),
     password: present(given.password),
     database: present(given.dbname),
-    ...readTls(given),
+    ...tls,
+    ...(hasPolicy ? { login } : {}),
     applicationName: present(given.application_name),
     options: present(given.options),
     connectTimeoutSeconds: readConnectTimeout(given.connect_timeout)
@@ -158,6 +125,10 @@ const read = (text: string): ConnectionUrl => {
 const split = (text: string) => {
   const login = /^([^@/:]*)(?::([^@/]*))?@/.exec(text)
   const [all = "", user, password] = login ?? []
+  // libpq would take it; as often it is a password among the parameters, and what follows its @ no host.
+  if (/\?.*=/s.test(all)) {
+    return fault("before the first @ is a ? with a =: in a user or password ? is written %3F, and @ %40")
+  }
   const rest = text.slice(all.length)
   const pathAt = rest.search(/[/?]/)
   const authority = pathAt === -1 ? rest : rest.slice(0, pathAt)
@@ -179,16 +150,15 @@ const split = (text: string) => {
     ports.push(match[3] ?? "")
   }
   const path = pathAt === -1 ? undefined : rest.slice(pathAt + 1, queryAt === -1 ? undefined : queryAt)
-  // libpq would take it; nearly always it is the end of a password.
-  if (path?.includes("@")) return fault("the database has an @, written %40; in a user or password / is written %2F")
-  return {
-    user,
-    password,
-    hosts,
-    ports,
-    path,
-    query: queryAt === -1 ? "" : rest.slice(queryAt + 1)
+  // libpq would take it; nearly always it is a parameter, and it may be the password.
+  for (const [what, part] of [["user", user], ["host", authority], ["database", path]] as const) {
+    if (part?.includes("=") === true) return fault(`the ${what} has a =, written %3D there: parameters begin with a ?`)
   }
+  // The same; nearly always it is the end of a password.
+  if (path?.includes("@")) return fault("the database has an @, written %40; in a user or password / is written %2F")
+  const query = queryAt === -1 ? "" : rest.slice(queryAt + 1)
+  const isSocket = authority === "" && password === undefined && /^(?:[^@]*&)?host=[^&]*(?:&[^@]*)?$/.test(query)
+  return { user, password, hosts, ports, path, query, isAmbiguous: query.includes("@") && !isSocket }
 }
 
 const decode = (text: string | undefined, what: string): string | undefined => {
@@ -209,11 +179,10 @@ const readParameters = (query: string): Parameters => {
   for (const pair of query === "" ? [] : query.split("&")) {
     const [key = "", value, ...more] = pair.split("=")
     const name = decode(key, "the name of a parameter") ?? ""
-    // The name is repeated only where it cannot be a part of a password that was not encoded.
-    const shown = /^[a-zA-Z_]{1,40}$/.test(name) && !query.includes("@") ? `the parameter ${name}` : "a parameter"
+    const shown = isName(name) || mayBeShown(name, query) ? `the parameter ${name}` : "a parameter"
     if (value === undefined) return fault(`${shown} has no value`)
     if (more.length > 0) return fault(`${shown} has an = too many: in a value it is written %3D`)
-    const decoded = decode(value, shown)
+    const decoded = decode(value, shown) ?? ""
     if (name === "ssl") {
       // As libpq takes it, for URLs that were written for JDBC.
       if (decoded !== "true") return fault("the parameter ssl has only the value true: use sslmode")
@@ -221,15 +190,15 @@ const readParameters = (query: string): Parameters => {
       continue
     }
     const known = supportedParameters.find((supported) => supported === name)
-    if (known === undefined) {
-      return fault(`${shown} is ${unsupportedParameters.has(name) ? "not supported" : "not known"}: ${wellKnown}`)
-    }
-    parameters[known] = decoded ?? ""
+    if (known === undefined) refuseParameter(name, decoded, shown)
+    else parameters[known] = decoded
   }
   return parameters
 }
 
-const wellKnown = `there are ${supportedParameters.join(", ")}`
+/** The name of no parameter is shown only where it cannot be a part of a password that was not percent-encoded. */
+const mayBeShown = (name: string, query: string): boolean =>
+  /^[a-zA-Z_]{1,40}$/.test(name) && !/@|password|secret|token|key/i.test(query)
 
 const readAddresses = (
   hosts: ReadonlyArray<string>,
@@ -256,7 +225,8 @@ const readAddress = (host: string, portText: string, where: string, number: numb
   const port = portText === "" ? defaultPort : /^\d+$/.test(portText) ? Number(portText) : Number.NaN
   if (!(port >= 1 && port <= 65_535)) return fault(`the port of ${place} is not a number from 1 to 65535`)
   const isSocket = host.startsWith("/") || host.startsWith("@")
-  const isWellFormed = isSocket || isIPv6(host) || /^[^\s/?#@:[\]\\]+$/.test(host)
+  // A host is shown: in none of them is a character that a terminal would obey, nor what is in no name.
+  const isWellFormed = !/\p{C}/u.test(host) && (isSocket || isIPv6(host) || /^[\p{L}\p{M}\p{N}._-]+$/u.test(host))
   if (!isWellFormed) return fault(`${place} is neither a name, nor an address, nor the directory of a Unix socket`)
   if (isSocket && Buffer.byteLength(socketPath(host, port)) > longestSocketPath) {
     return fault(`the Unix socket of ${place} has a path of more than ${longestSocketPath} bytes`)
@@ -271,44 +241,3 @@ export const nameOf = ({ host, isSocket, port }: Address): string =>
 /** The file of a server's Unix socket. What begins with `@` is in Linux's abstract namespace, and no file. */
 export const socketPath = (directory: string, port: number): string =>
   `${directory.startsWith("@") ? `\0${directory.slice(1)}` : directory}/.s.PGSQL.${port}`
-
-const readTls = (given: Parameters): Pick<ConnectionUrl, "sslMode" | "sslRootCert" | "sslCert" | "sslKey"> => {
-  const sslRootCert = present(given.sslrootcert)
-  const sslCert = present(given.sslcert)
-  const sslKey = present(given.sslkey)
-  const text = given.sslmode ?? (sslRootCert === "system" ? "verify-full" : "prefer")
-  const sslMode = sslModes.find((mode) => mode === text)
-  if (sslMode === undefined) return fault(`sslmode is not one of ${sslModes.join(", ")}`)
-  if (sslRootCert === "system" && sslMode !== "verify-full") {
-    return fault(
-      `sslrootcert=system is for sslmode=verify-full: with ${sslMode} anybody's certificate of a public authority would do`
-    )
-  }
-  if (sslMode === "verify-ca" && sslRootCert === undefined) {
-    return fault("sslmode=verify-ca needs sslrootcert, the file with the certificates that are trusted")
-  }
-  if (sslCert !== undefined && sslKey === undefined) return fault("sslcert needs sslkey, the file with its private key")
-  if (sslKey !== undefined && sslCert === undefined) return fault("sslkey needs sslcert, the file with its certificate")
-  return { sslMode, sslRootCert, sslCert, sslKey }
-}
-
-const readConnectTimeout = (text: string | undefined): number | undefined => {
-  if (text === undefined) return undefined
-  const seconds = /^-?\d+$/.test(text) ? Number(text) : Number.NaN
-  if (!(seconds <= longestConnectTimeout)) {
-    return fault(`connect_timeout is not a whole number of seconds up to ${longestConnectTimeout}`)
-  }
-  // libpq waits for ever then; who watches a database must not, and waits for as long as without the parameter.
-  return seconds <= 0 ? undefined : seconds
-}
-
-/** Lull works only with a server that takes its writes, and looks for that one anyway. */
-const refuseSessionAttributes = (value: string | undefined) => {
-  if (value === undefined || value === "any" || value === "read-write" || value === "primary") return
-  if (value === "read-only" || value === "standby" || value === "prefer-standby") {
-    fault(`target_session_attrs=${value} asks for a server that takes no writes, and Lull writes: use read-write`)
-  }
-  fault("target_session_attrs is not one of any, read-write, primary")
-}
-
-const present = (text: string | undefined) => text === "" ? undefined : text

@@ -7,13 +7,15 @@ import { make as makeConnection } from "@effect/sql-pg/PgConnection"
 import { Clock, Data, Duration, Effect, Exit, Scope } from "effect"
 import { Reactivity } from "effect/reactivity/Reactivity"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
+import type { Socket } from "node:net"
 import { monotonicMillis } from "../loop/Monotonic.ts"
+import { answerLogin } from "./answerLogin.ts"
 import { connectWithin, forDriver, type Host } from "./ConnectionOptions.ts"
 import { type Connector, make as makeConnector } from "./Connector.ts"
 import { NoAnswer } from "./Deadline.ts"
 import type { Dialer, Kind } from "./Dialer.ts"
 import * as SessionSettings from "./SessionSettings.ts"
-import { TlsStream } from "./TlsStream.ts"
+import { clear, TlsStream } from "./TlsStream.ts"
 
 interface Opened<A> {
   readonly opened: A
@@ -121,11 +123,19 @@ export const make = Effect.fnUntraced(function*({ connectAtMost, dialer, onSilen
     const connectTimeout = Duration.times(loginWithin(host, limits), connectShare)
     const share = taken.settings && !isUnlimited.has(host) ? SessionSettings.shares.socket : shareWithoutLimit
     const { tls } = host
+    const secure = (socket: Socket) => {
+      const { login: policy, password, user } = host
+      if (tls === undefined || !taken.tls) {
+        return answerLogin(socket, { policy, user, password, channel: () => clear })
+      }
+      const stream = new TlsStream(socket, tls)
+      return answerLogin(stream, { policy, user, password, channel: () => stream.channel() })
+    }
     const connector = makeConnector({
       host: host.host,
       port: host.port,
       path: host.path,
-      secure: tls === undefined || !taken.tls ? undefined : (socket) => new TlsStream(socket, tls),
+      secure,
       answerWithin: share * Duration.toMillis(answerWithin),
       loginWithin: Duration.toMillis(connectTimeout),
       connectWithin: tcpWithin(host),

@@ -13,6 +13,8 @@ import { describe } from "./Unavailable.ts"
 export interface Tls {
   /** Where the server offers no TLS, it goes on without. */
   readonly isOptional: boolean
+  /** TLS begins with the first byte, and is not agreed on before. */
+  readonly isDirect: boolean
   readonly options: ConnectionOptions
 }
 
@@ -25,15 +27,22 @@ export interface Trust {
 
 /** The files that a URL names, or what is wrong with them. Nothing is read where there will be no TLS. */
 export const readFiles = Effect.fnUntraced(function*(url: ConnectionUrl) {
-  const { sslCert, sslKey, sslMode, sslRootCert } = url
+  const { maxVersion, minVersion, sslCert, sslCrl, sslKey, sslMode, sslRootCert } = url
+  const versions = { ...(minVersion && { minVersion }), ...(maxVersion && { maxVersion }) }
   if (sslMode === "disable" || url.addresses.every(({ isSocket }) => isSocket)) return undefined
   const ca = sslRootCert === undefined || sslRootCert === "system"
     ? sslMode === "verify-full" ? systemCertificates() : undefined
     : yield* Effect.flatMap(readText("sslrootcert", sslRootCert), (text) => certificatesOf("sslrootcert", text))
   const own = sslCert === undefined || sslKey === undefined ? {} : yield* readOwn(sslCert, sslKey)
+  const crl = sslCrl === undefined ? undefined : yield* Effect.flatMap(readText("sslcrl", sslCrl), listsOf)
   return yield* Effect.try({
     try: (): Trust => ({
-      secureContext: createSecureContext({ ...own, ...(ca === undefined ? {} : { ca: [...ca] }) }),
+      secureContext: createSecureContext({
+        ...own,
+        ...versions,
+        ...(crl && { crl: [...crl] }),
+        ...(ca === undefined ? {} : { ca: [...ca] })
+      }),
       isVerified: ca !== undefined
     }),
     catch: (error) => invalid(`the certificates cannot be used: ${describe(error).detail}`)
@@ -48,13 +57,20 @@ const readOwn = Effect.fnUntraced(function*(certPath: string, keyPath: string) {
   return { cert, key }
 })
 
+/** By which a server knows, before it has read anything, that PostgreSQL's protocol follows. */
+export const applicationProtocol = "postgresql"
+
+type Parameters = Pick<ConnectionUrl, "sslMode" | "isDirect" | "isWithoutName">
+
 /** Pure: for one host. */
-export const make = (sslMode: ConnectionUrl["sslMode"], host: string, trust: Trust): Tls => ({
+export const make = ({ isDirect, isWithoutName, sslMode }: Parameters, host: string, trust: Trust): Tls => ({
   isOptional: sslMode === "allow" || sslMode === "prefer",
+  isDirect: isDirect === true,
   options: {
     host,
     // An address has no place in the greeting; it is still what the certificate is compared with.
-    ...(isIP(host) === 0 ? { servername: host } : {}),
+    ...(isIP(host) === 0 && isWithoutName !== true ? { servername: host } : {}),
+    ...(isDirect === true ? { ALPNProtocols: [applicationProtocol] } : {}),
     secureContext: trust.secureContext,
     // As in libpq: certificates that are trusted are there to be used, whatever the mode.
     rejectUnauthorized: trust.isVerified,
@@ -90,6 +106,15 @@ const certificatesOf = (parameter: string, text: string) =>
     },
     catch: (error) => invalid(`the file of ${parameter} holds no certificates in PEM: ${describe(error).detail}`)
   })
+
+const revocationList = /-----BEGIN X509 CRL-----[^-]+-----END X509 CRL-----/g
+
+const listsOf = (text: string) => {
+  const lists = text.match(revocationList)
+  return lists === null
+    ? Effect.fail(invalid("the file of sslcrl holds no lists of revoked certificates in PEM: it has no BEGIN X509 CRL"))
+    : Effect.succeed(lists)
+}
 
 const checkKey = (certificate: string, key: string) =>
   Effect.fromResult(Result.flatMap(

@@ -1,18 +1,23 @@
 /**
  * A socket to PostgreSQL on which TLS is agreed first, in PostgreSQL's own way: a request in clear, a byte for an answer, and
- * then TLS or not. To the driver it is a stream like any other.
+ * then TLS or not. Or at once, as `sslnegotiation=direct` has it. To the driver it is a stream like any other.
  *
  * The driver could do this too, but not TLS that is optional and verifies nothing (`sslmode=prefer`), and what it says over TLS
  * would pass by the watchdog of `Connector`, which sees a stream and not what is below it.
  */
 import type { Socket } from "node:net"
 import { Duplex } from "node:stream"
-import { connect, type TLSSocket } from "node:tls"
+import { connect, TLSSocket } from "node:tls"
 import { abortSocket } from "./abortSocket.ts"
-import type { Tls } from "./Tls.ts"
+import type { Channel } from "./Authentication.ts"
+import { certificateHash } from "./certificateHash.ts"
+import { applicationProtocol, type Tls } from "./Tls.ts"
 
 /** Eight bytes: their number, and the code of SSLRequest (PostgreSQL's documentation, "Message Formats"). */
 const request = Uint8Array.of(0, 0, 0, 8, 4, 210, 22, 47)
+
+/** Of a login without TLS. */
+export const clear: Channel = { isEncrypted: false, isVerified: false, endPoint: undefined }
 
 const answers = { tls: "S".charCodeAt(0), plain: "N".charCodeAt(0), error: "E".charCodeAt(0) } as const
 
@@ -30,8 +35,37 @@ export class TlsStream extends Duplex {
     this.#tls = tls
     raw.on("error", (error) => this.destroy(error))
     raw.on("close", () => this.destroy())
-    raw.once("data", (chunk: Buffer) => this.#answered(chunk))
-    raw.write(request)
+    if (tls.isDirect) {
+      this.#secure()
+    } else {
+      raw.once("data", (chunk: Buffer) => this.#answered(chunk))
+      raw.write(request)
+    }
+  }
+
+  /** What a login over it has: TLS only where it was agreed. */
+  channel(): Channel {
+    const inner = this.#inner
+    if (!(inner instanceof TLSSocket)) return clear
+    const certificate = inner.getPeerX509Certificate()?.raw
+    return {
+      isEncrypted: true,
+      isVerified: this.#tls.options.rejectUnauthorized === true && inner.authorized,
+      endPoint: certificate && certificateHash(certificate)
+    }
+  }
+
+  #secure() {
+    const secure = connect({ ...this.#tls.options, socket: this.#raw })
+    secure.on("error", (error) => this.destroy(error))
+    secure.once("secureConnect", () => {
+      if (this.#tls.isDirect && secure.alpnProtocol !== applicationProtocol) {
+        this.destroy(new Error("the server does not support TLS as sslnegotiation=direct asks for it: use postgres"))
+      } else {
+        this.#use(secure)
+      }
+    })
+    secure.on("close", () => this.destroy())
   }
 
   #answered(chunk: Buffer) {
@@ -43,10 +77,7 @@ export class TlsStream extends Duplex {
       return this.destroy(new Error("the server's answer to SSLRequest is not that of PostgreSQL"))
     }
     if (answer === answers.tls) {
-      const secure = connect({ ...this.#tls.options, socket: this.#raw })
-      secure.on("error", (error) => this.destroy(error))
-      secure.once("secureConnect", () => this.#use(secure))
-      secure.on("close", () => this.destroy())
+      this.#secure()
     } else if (this.#tls.isOptional) {
       this.#use(this.#raw)
     } else {

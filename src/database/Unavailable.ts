@@ -97,6 +97,9 @@ export class QueryFailed extends Data.TaggedError("QueryFailed")<{
 /** The code of the error that a connection ends with when its server owed an answer for too long. */
 export const noAnswerCode = "ERR_LULL_NO_ANSWER"
 
+/** The code of the error that a connection ends with when its server asked for what the URL does not give (`answerLogin`). */
+export const loginRefusedCode = "ERR_LULL_LOGIN_REFUSED"
+
 /** Longest prefix first: a state is looked up by its five characters, then by its class. */
 export const sqlStates: Readonly<Record<string, Reason>> = {
   // Class 08: connection exceptions.
@@ -149,6 +152,7 @@ export const socketCodes: Readonly<Record<string, Reason>> = {
   ERR_STREAM_DESTROYED: "Unreachable",
   ERR_STREAM_WRITE_AFTER_END: "Unreachable",
   [noAnswerCode]: "Hung",
+  [loginRefusedCode]: "Misconfigured",
   CERT_HAS_EXPIRED: "Misconfigured",
   CERT_NOT_YET_VALID: "Misconfigured",
   DEPTH_ZERO_SELF_SIGNED_CERT: "Misconfigured",
@@ -157,6 +161,10 @@ export const socketCodes: Readonly<Record<string, Reason>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "Misconfigured",
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: "Misconfigured",
   ERR_TLS_CERT_ALTNAME_INVALID: "Misconfigured",
+  CRL_HAS_EXPIRED: "Misconfigured",
+  CRL_NOT_YET_VALID: "Misconfigured",
+  CRL_SIGNATURE_FAILURE: "Misconfigured",
+  UNABLE_TO_GET_CRL: "Misconfigured",
   ERR_SSL_WRONG_VERSION_NUMBER: "Misconfigured",
   EPROTO: "Misconfigured"
 }
@@ -353,7 +361,7 @@ export const isCertainlyNotDone = (failure: { readonly code: string | undefined;
   const code = failure.code ?? ""
   // The server has answered, on a connection that is well.
   if (failure._tag === "Statement") return code !== "40003"
-  return /^(25006|28|3D|3F|42|53|57P03)/.test(code) || code === "ECONNREFUSED" || code === "ENOTFOUND"
+  return /^(25006|28|3D|3F|42|53|57P03)/.test(code) || ["ECONNREFUSED", "ENOTFOUND", loginRefusedCode].includes(code)
 }
 
 /** A SQLSTATE has five characters, and the longest code of Node some forty. */

@@ -74,11 +74,13 @@ export const make = (options: Options = {}): Redaction => {
     new RegExp(pattern, pattern.flags.includes("g") ? pattern.flags : `${pattern.flags}g`)
   )
   /** Most texts have nothing of the kind, and cost this one look. */
-  const suspicious = new RegExp(`${names}|bearer|basic|://[^\\s/@]*@|${withSlash.source}`, "i")
+  const suspicious = new RegExp(`${names}|bearer|basic|://[^\\s/@]*@|${withSlash.source}|postgres(?:ql)?://`, "i")
   const name = new RegExp(`(?:${names})$`, "i")
   const scheme = /\b(bearer|basic)\s+[\w.~+/=-]+/gi
   // Only what has the form of a user and a password; `git@host` has none. An `@` in it may have been left unescaped.
   const inUrl = /:\/\/(?:[^\s/@]*@)+/g
+  // Those of databases are written by hand, with a password that was not percent-encoded: up to the last @, within a bound.
+  const inDatabaseUrl = /(postgres(?:ql)?:\/\/)[^\s"'`<>]{1,512}@/gi
   const pair = new RegExp(`((?:${names})["']?\\s{0,8}[:=]\\s{0,8})("[^"]*"|'[^']*'|[^\\s,;&"')}\\]]+)`, "gi")
 
   const text = (given: string): string => {
@@ -86,6 +88,7 @@ export const make = (options: Options = {}): Redaction => {
     if (suspicious.test(given)) {
       found = found
         .replaceAll(scheme, (_, kind: string) => `${kind} ${replacement}`)
+        .replaceAll(inDatabaseUrl, `$1${replacement}@`)
         .replaceAll(withSlash, `://${replacement}@`)
         .replaceAll(inUrl, `://${replacement}@`)
         .replaceAll(

@@ -412,6 +412,16 @@ describe("sslmode", () => {
       /sslrootcert holds no certificate/
     ],
     [
+      "an sslcrl without lists",
+      (file) => `sslrootcert=${file("ca.crt")}&sslcrl=${file("nonsense")}`,
+      /sslcrl holds no lists of revoked certificates/
+    ],
+    [
+      "an sslcrl that is missing",
+      (file) => `sslrootcert=${file("ca.crt")}&sslcrl=${file("none")}`,
+      /sslcrl cannot be read: ENOENT/
+    ],
+    [
       "an sslcert that is missing",
       (file) => `sslcert=${file("none")}&sslkey=${file("client.key")}`,
       /sslcert cannot be read: ENOENT/

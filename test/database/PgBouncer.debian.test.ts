@@ -7,7 +7,7 @@ import { Provisioner } from "../../src/provisioner/Provisioner.ts"
 import * as Certificates from "../support/Certificates.ts"
 import * as PgBouncer from "../support/PgBouncer.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
-import { open, untilAvailable } from "../support/realDatabase.ts"
+import { open, untilAvailable, untilUnavailable } from "../support/realDatabase.ts"
 import { collectLines } from "../support/replicas.ts"
 
 const test = (name: string, body: Effect.Effect<void, unknown, SecureRandom.SecureRandom | Scope.Scope>) =>
@@ -118,6 +118,49 @@ describe("PgBouncer", () => {
         `127.0.0.1:${bouncer.port} does not take the options of the URL, as poolers do not: they have no effect. ` +
         "Set them for the role instead"
       ])
+    })
+  )
+
+  test(
+    "that asks for a password gets it by SCRAM and MD5, and in clear where the URL says so",
+    Effect.gen(function*() {
+      const server = yield* PostgresServer.make()
+      const certificates = yield* Certificates.make
+      const files = {
+        "server.key": readFileSync(certificates.path("server.key"), "utf8"),
+        "server.crt": readFileSync(certificates.path("server.crt"), "utf8"),
+        "users.txt": `"postgres" "hush"\n`
+      }
+      const asking = (auth_type: string) =>
+        PgBouncer.make({
+          target: server.port,
+          mode: "session",
+          files,
+          settings: {
+            auth_type,
+            auth_file: "users.txt",
+            client_tls_sslmode: "allow",
+            client_tls_key_file: "server.key",
+            client_tls_cert_file: "server.crt"
+          }
+        })
+      const said = Effect.fnUntraced(function*(port: number, query: string) {
+        const opened = yield* open({ url: `postgres://postgres:hush@127.0.0.1:${port}/postgres?${query}` })
+        yield* Effect.raceFirst(untilAvailable(opened), untilUnavailable(opened))
+        const state = yield* opened.state
+        yield* opened.close
+        return state._tag === "Unavailable" ? state.lastError : state._tag
+      })
+      const scram = yield* asking("scram-sha-256")
+      for (const query of ["sslmode=disable", "sslmode=require", "channel_binding=disable&sslmode=require"]) {
+        assert.strictEqual(yield* said(scram.port, query), "Available", query)
+      }
+      assert.match(yield* said(scram.port, "sslmode=require&channel_binding=require"), /does not offer it, as poolers/)
+      const md5 = yield* asking("md5")
+      assert.strictEqual(yield* said(md5.port, "sslmode=disable"), "Available")
+      const plain = yield* asking("plain")
+      assert.match(yield* said(plain.port, "sslmode=require"), /in clear/)
+      assert.strictEqual(yield* said(plain.port, "sslmode=disable&require_auth=password"), "Available")
     })
   )
 

@@ -53,6 +53,17 @@ export const make = Effect.gen(function*() {
     signed("client", "app")
     openssl("pkey", "-in", "client.key", "-aes256", "-passout", "pass:hush", "-out", "locked.key")
     writeFileSync(path("nonsense"), "hush\n")
+    writeFileSync(path("index"), "")
+    writeFileSync(
+      path("ca.cnf"),
+      "[ca]\ndefault_ca=own\n[own]\ndatabase=index\ndefault_md=sha256\ndefault_crl_days=2\n"
+    )
+    const asAuthority = ["ca", "-config", "ca.cnf", "-cert", "ca.crt", "-keyfile", "ca.key"]
+    openssl(...asAuthority, "-gencrl", "-out", "none-revoked.crl")
+    const asOther = ["ca", "-config", "ca.cnf", "-cert", "other-ca.crt", "-keyfile", "other-ca.key"]
+    openssl(...asOther, "-gencrl", "-out", "other.crl")
+    openssl(...asAuthority, "-revoke", "server.crt")
+    openssl(...asAuthority, "-gencrl", "-out", "server-revoked.crl")
   })
   const read = (name: string) => readFileSync(path(name), "utf8")
   return {
