@@ -8,8 +8,8 @@
  *
  * However a command ends, by itself or by interruption, the same follows: what is left of its group gets SIGTERM, and
  * SIGKILL after the grace; processes that left the group are killed (see `ProcessGroup`); output that is in the pipes
- * by then is read, for a bounded time; the directory is removed. If the service itself is killed, a guard ends the job
- * (see `ProcessGuard`); its working directory then stays.
+ * by then is read, for a bounded time; the directory is removed (see `DirectoryRemoval`). If the service itself is killed, a
+ * guard ends the job (see `ProcessGuard`); its working directory then stays.
  *
  * Not promised: isolation. A command runs as the service's user and may read what that user may read. Its standard
  * streams are sockets, as always under Node, so a script that *opens* `/dev/stdout` gets an error; writing to it works.
@@ -21,10 +21,11 @@
 import { Clock, Data, Duration, Effect, Fiber, Schema } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync } from "node:fs"
-import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises"
+import { mkdir, writeFile } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import type { Readable } from "node:stream"
 import { errorText } from "../logging/ErrorText.ts"
+import * as DirectoryRemoval from "./DirectoryRemoval.ts"
 import type { JobOutput } from "./Executor.ts"
 import type { LeasedJob } from "./Job.ts"
 import { lineSplitter } from "./OutputLines.ts"
@@ -327,32 +328,38 @@ const pump = (source: Chunks, stream: "stdout" | "stderr", output: JobOutput, pa
     }).pipe(Effect.ensuring(Effect.suspend(() => write(splitter.end()))))
   })
 
-const makeDirectory = (cwd: string) =>
-  Effect.tryPromise({
-    try: async () => {
-      // Nothing is there, unless a service was killed and its database is an older copy by now.
-      await rm(cwd, { recursive: true, force: true })
-      await mkdir(cwd, { recursive: true, mode: 0o700 })
-    },
-    catch: (cause) => new NoGround({ reason: `could not make a directory for a job: ${describe(cause)}` })
+/** Closed to others. `false`: something is there already. */
+const makeNew = async (directory: string): Promise<boolean> => {
+  try {
+    await mkdir(directory, { mode: directoryMode })
+    return true
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined
+    if (code === "EEXIST") return false
+    if (code !== "ENOENT") throw error
+    await mkdir(directory, { recursive: true, mode: directoryMode })
+    return true
+  }
+}
+
+const directoryMode = 0o700
+
+const makeDirectory = (cwd: string) => {
+  const attempt = Effect.tryPromise({ try: () => makeNew(cwd), catch: (cause) => noDirectory(describe(cause)) })
+  return Effect.flatMap(attempt, (isNew) => isNew ? Effect.void : replaceDirectory(cwd))
+}
+
+/** Nothing is there, unless a service was killed and its database is an older copy by now. */
+const replaceDirectory = Effect.fnUntraced(function*(cwd: string) {
+  yield* Effect.mapError(DirectoryRemoval.remove(cwd), ({ message }) => noDirectory(message))
+  yield* Effect.tryPromise({
+    try: () => mkdir(cwd, { mode: directoryMode }),
+    catch: (cause) => noDirectory(describe(cause))
   })
+})
+
+const noDirectory = (problem: string) => new NoGround({ reason: `could not make a directory for a job: ${problem}` })
 
 /** A directory that cannot be removed is no failure of the job, but somebody has to know. */
 const removeDirectory = (cwd: string) =>
-  Effect.tryPromise(() => rm(cwd, { recursive: true, force: true })).pipe(
-    // Some tools (Go's module cache) write-protect their directories, and then nothing can be removed from them.
-    Effect.catch(() =>
-      Effect.tryPromise(async () => {
-        await makeWritable(cwd)
-        await rm(cwd, { recursive: true, force: true })
-      })
-    ),
-    Effect.catch((error) => Effect.logWarning(`the working directory ${cwd} could not be removed: ${errorText(error)}`))
-  )
-
-const makeWritable = async (directory: string): Promise<void> => {
-  await chmod(directory, 0o700)
-  for (const entry of await readdir(directory, { withFileTypes: true })) {
-    if (entry.isDirectory()) await makeWritable(join(directory, entry.name))
-  }
-}
+  Effect.catch(DirectoryRemoval.remove(cwd), ({ message }) => Effect.logWarning(message))
