@@ -97,12 +97,10 @@ describe("the removal of a job's directory", () => {
     () =>
       Effect.gen(function*() {
         const { job } = yield* ground
-        execFileSync("sh", [
-          "-c",
-          `cd "$1"; n=0; while [ $n -lt 3000 ]; do mkdir directory && cd -P directory; touch f; n=$((n+1)); done`,
-          "sh",
-          job
-        ])
+        const nest =
+          `const { mkdirSync, writeFileSync } = require("node:fs"); for (let depth = 0; depth < 3000; depth++) ` +
+          `{ mkdirSync("directory"); process.chdir("directory"); if (depth % 100 === 0) writeFileSync("file", "") }`
+        execFileSync(process.execPath, ["-e", nest], { cwd: job })
         yield* DirectoryRemoval.remove(job)
         assert.isFalse(existsSync(job))
       }),
