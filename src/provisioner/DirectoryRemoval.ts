@@ -105,6 +105,8 @@ const empty = async (removal: Removal, place: Place, depth: number): Promise<voi
 }
 
 const removeInner = async (removal: Removal, parent: Place, name: string, depth: number): Promise<void> => {
+  // Most are empty, and one that is can be nothing that is mounted.
+  if (await removedEmpty(parent, name)) return
   if (depth >= deepest) {
     await withAccess(parent, () => rename(join(parent.reach, name), join(removal.top.reach, `.lull-${randomUUID()}`)))
     removal.hasMoved = true
@@ -118,6 +120,15 @@ const removeInner = async (removal: Removal, parent: Place, name: string, depth:
     await removeEmptied(removal, parent, inner, name, depth + 1)
   } finally {
     await inner.close()
+  }
+}
+
+const removedEmpty = async (parent: Place, name: string): Promise<boolean> => {
+  try {
+    await rmdir(join(parent.reach, name))
+    return true
+  } catch {
+    return false
   }
 }
 

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted, Schedule } from "effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process"
+import { createHash } from "node:crypto"
 import {
   chmodSync,
   chownSync,
@@ -27,12 +28,25 @@ import * as ServerAccount from "../../src/database/embedded/ServerAccount.ts"
 import { EmbeddedPostgres } from "../../src/database/EmbeddedPostgres.ts"
 import { collectLines } from "../support/replicas.ts"
 
+/** What is in the place for temporary files for this directory. */
+const temporary = (directory: string) => {
+  const hash = createHash("sha256").update(directory).digest("hex").slice(0, 12)
+  return readdirSync(tmpdir()).filter((name) => new RegExp(`^lull-(socket|programs)-${hash}-`).test(name))
+}
+
 /** A directory `.lull` that is not there yet, in one that only its owner may enter. */
 const emptyDirectory = Effect.map(
   Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "lull-embedded-"))),
     // A server whose process was killed may still be at its last writes.
-    (parent) => Effect.andThen(none(parent), Effect.sync(() => rmSync(parent, { recursive: true, force: true })))
+    (parent) =>
+      Effect.andThen(
+        none(parent),
+        Effect.sync(() => {
+          rmSync(parent, { recursive: true, force: true })
+          for (const name of temporary(join(parent, ".lull"))) rmSync(join(tmpdir(), name), { recursive: true })
+        })
+      )
   ),
   (parent) => join(parent, ".lull")
 )
@@ -128,8 +142,6 @@ const privileges = (pid: number) =>
     })
   )
 
-const temporary = () => readdirSync(tmpdir()).filter((name) => /^lull-(socket|programs)-/.test(name)).sort()
-
 /** Whether somebody else may enter a directory; only root can ask. */
 const isOpenToNobody = (path: string) =>
   spawnSync("setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups", "ls", path]).status === 0
@@ -156,9 +168,8 @@ describe("EmbeddedPostgres", () => {
   it.live("has its socket elsewhere where the path of the directory is too long, and leaves nothing there", () =>
     Effect.gen(function*() {
       const directory = join(yield* emptyDirectory, "x".repeat(60), "y, \"y".repeat(5))
-      const before = temporary()
       const { child } = yield* separate(directory)
-      const made = temporary().filter((name) => !before.includes(name))
+      const made = temporary(directory)
       assert.lengthOf(made, 1)
       child.kill("SIGKILL")
       yield* ended(child)
@@ -166,9 +177,10 @@ describe("EmbeddedPostgres", () => {
         Effect.gen(function*() {
           assert.strictEqual(mode(server.socket ?? ""), "700")
           yield* query(server, "select 1")
-          assert.notInclude(temporary(), made[0])
+          assert.lengthOf(temporary(directory), 1)
+          assert.notInclude(temporary(directory), made[0])
         }))
-      assert.deepStrictEqual(temporary().filter((name) => !before.includes(name)), [])
+      assert.deepStrictEqual(temporary(directory), [])
     }))
 
   it.live("starts in spite of a socket that a killed one left, whose process id was given to another", () =>
@@ -236,13 +248,13 @@ describe("EmbeddedPostgres", () => {
       const { root } = yield* Binaries.resolve
       execFileSync("cp", ["-r", root, join(directory, "native")])
       const original = Binaries.inDirectory(join(directory, "native"))
-      const before = temporary()
       yield* Effect.scoped(Effect.gen(function*() {
         const { binaries, version } = yield* ServerAccount.choose(original, join(directory, "postgres"))
         assert.strictEqual(version, "18")
         assert.strictEqual(binaries.root === original.root, !isRoot)
+        assert.lengthOf(temporary(directory), isRoot ? 1 : 0)
       }))
-      assert.deepStrictEqual(temporary(), before)
+      assert.deepStrictEqual(temporary(directory), [])
     }))
 
   it.live("keeps its log within its quota while it runs, with the newest lines", () =>
