@@ -33,6 +33,8 @@ export interface Settings {
   readonly dataDirectory: string
   readonly workerSlots: number
   readonly workerTags: Tags
+  /** A name, or `uid:gid`. `undefined`: the user of the service. */
+  readonly jobUser: string | undefined
   readonly logLevel: LogLevelName
   /** `undefined`: whatever fits the terminal. */
   readonly logFormat: LogFormat | undefined
@@ -209,6 +211,16 @@ const table = {
     meaning: "as os=linux,size=large: only jobs whose tags these cover; without, only untagged jobs",
     read: readTags
   }),
+  jobUser: row({
+    name: "LULL_JOB_USER",
+    fallback: "none: the user of the service",
+    meaning:
+      "the user that jobs run as, a name or uid:gid, so that they cannot read what the service may; for a service of root",
+    read: (text): Result.Result<string | undefined, string> =>
+      text === undefined || /^(\d+:\d+|[A-Za-z_][\w.-]*\$?)$/.test(text)
+        ? ok(text)
+        : wrong("the name of a user, or uid:gid, as 1000:1000")
+  }),
   logLevel: row({
     name: "LULL_LOG_LEVEL",
     fallback: "info",
@@ -231,7 +243,8 @@ const table = {
   logQuota: row({
     name: "LULL_LOG_QUOTA",
     fallback: "100 MB",
-    meaning: "what may be in the directory of LULL_LOG_FILE at most, earlier runs included",
+    meaning:
+      "what may be in the directory of LULL_LOG_FILE at most, earlier runs included; a tenth is an embedded PostgreSQL's",
     read: readBytes
   }),
   token: row({
@@ -280,6 +293,10 @@ const table = {
     }
   })
 } as const
+
+/** Names of those whose values are secret. */
+export const secretSettings: ReadonlyArray<string> = Object.values<Row<unknown>>(table)
+  .filter(({ secret }) => secret !== undefined).map(({ name }) => name)
 
 /** For `lull serve --help`. */
 export const describeSettings = (): string => {
@@ -370,6 +387,7 @@ export const read = (
     dataDirectory: one(table.dataDirectory),
     workerSlots: one(table.workerSlots),
     workerTags: one(table.workerTags),
+    jobUser: one(table.jobUser),
     logLevel: one(table.logLevel),
     logFormat: one(table.logFormat),
     logFile: one(table.logFile),

@@ -91,6 +91,7 @@ export {
 export * as JobStoreMemory from "./provisioner/JobStoreMemory.ts"
 export { JobTable, type Row as JobTableRow } from "./provisioner/JobStoreMemory.ts"
 export * as JobStorePostgres from "./provisioner/JobStorePostgres.ts"
+export type { JobUser } from "./provisioner/JobUser.ts"
 export { type LocalWorker, LocalWorkers } from "./provisioner/LocalWorkers.ts"
 export type { Options as OutputOptions } from "./provisioner/OutputBuffer.ts"
 export {

@@ -5,6 +5,9 @@
  */
 // First of all: it looks who has started us.
 import "./cli/ParentWatch.ts"
+import { run as handOverSecrets } from "./cli/SecretHandover.ts"
+
+handOverSecrets()
 
 await (process.argv[2] === "filter" ? import("./cli/lullFilter.ts") : import("./cli/lull.ts")).catch(
   explainMissingPackage

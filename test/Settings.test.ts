@@ -37,6 +37,7 @@ describe("Settings", () => {
       LULL_LISTEN: "everywhere",
       LULL_WORKER_SLOTS: "-1",
       LULL_WORKER_TAGS: "linux",
+      LULL_JOB_USER: "two words",
       LULL_LOG_LEVEL: "loud",
       LULL_LOG_FORMAT: "xml",
       LULL_TOKEN: "hush",

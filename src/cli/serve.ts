@@ -6,7 +6,6 @@ import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Redacted, 
 import * as HttpRouter from "effect/http/HttpRouter"
 import { HttpServer } from "effect/http/HttpServer"
 import { createServer } from "node:http"
-import { join } from "node:path"
 import { Availability } from "../database/Availability.ts"
 import { Database } from "../database/Database.ts"
 import * as Foundation from "../database/Foundation.ts"
@@ -23,6 +22,7 @@ import { Loops } from "../loop/Loops.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
 import { Executor } from "../provisioner/Executor.ts"
 import * as JobStorePostgres from "../provisioner/JobStorePostgres.ts"
+import type { JobUser } from "../provisioner/JobUser.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
 import { fromConfig, isLoopback, type Settings, unknownSettings } from "../Settings.ts"
 import { Coordinator } from "../tailnet/Coordinator.ts"
@@ -41,6 +41,7 @@ import {
   suggestion
 } from "./greeting.ts"
 import { Interruption, type Reason } from "./Interruption.ts"
+import * as jobUser from "./jobUser.ts"
 import * as serviceLog from "./serviceLog.ts"
 import { make as makeTokens, type ServiceTokens } from "./serviceTokens.ts"
 
@@ -88,17 +89,21 @@ const databaseUrl = Effect.fnUntraced(function*(settings: Settings) {
   if (settings.databaseUrl !== undefined) return settings.databaseUrl
   // Only here: an installation with a database of its own need not have the package.
   const { EmbeddedPostgres } = yield* Effect.promise(() => import("../database/EmbeddedPostgres.ts"))
-  const services = yield* Layer.build(EmbeddedPostgres.layer({ directory: settings.dataDirectory }))
-  const { url } = Context.get(services, EmbeddedPostgres)
+  const services = yield* Layer.build(EmbeddedPostgres.layer({
+    directory: settings.dataDirectory,
+    logQuota: serviceLog.quotas(settings).postgres
+  }))
+  const { directory, url } = Context.get(services, EmbeddedPostgres)
+  yield* jobUser.apartFrom(settings, directory)
   yield* Effect.logInfo(`the embedded PostgreSQL runs: ${describeDatabase(Redacted.value(url))}`)
   return url
 })
 
-const storesLayer = (settings: Settings, url: Redacted.Redacted<string>) =>
+const storesLayer = (settings: Settings, url: Redacted.Redacted<string>, user: JobUser | undefined) =>
   Layer.mergeAll(
     JobStorePostgres.layer,
     Coordinator.layer({ relays: settings.relayMap }).pipe(Layer.provide(PeerStorePostgres.layer)),
-    Executor.layerChildProcess({ directory: join(settings.dataDirectory, "jobs") })
+    Executor.layerChildProcess({ directory: jobUser.directoryOf(settings), user })
   ).pipe(Layer.provideMerge(Foundation.layerPostgres({
     url,
     listenUrl: settings.databaseListenUrl,
@@ -114,7 +119,8 @@ const closedHere = Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.cl
  * are sent elsewhere; then the API; then the stores and the database.
  */
 const parts = Effect.fnUntraced(function*(settings: Settings, tokens: ServiceTokens, draining: Draining.State) {
-  const stores = yield* Layer.build(storesLayer(settings, yield* databaseUrl(settings)))
+  const user = yield* jobUser.find(settings)
+  const stores = yield* Layer.build(storesLayer(settings, yield* databaseUrl(settings), user))
   const httpScope = yield* closedHere
   // While their connections are still there.
   yield* Effect.addFinalizer(() => Context.get(stores, Coordinator).leave)
@@ -190,6 +196,8 @@ const service = Effect.fnUntraced(function*(settings: Settings, surroundings: Su
     : `the ${describeDatabase(Redacted.value(settings.databaseUrl))}`
   yield* Effect.logInfo(`lull uses ${database}, and ${describeWorker(worker)}`)
 
+  yield* jobUser.warn(settings)
+
   const interruption = yield* Interruption
   const tokens = makeTokens(settings)
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
@@ -231,6 +239,7 @@ export const serve = Effect.fnUntraced(function*(surroundings: Surroundings) {
   interruption.isTheEnd(shutdownMillis + shutdownWaits * Duration.toMillis(settings.shutdownDeadline))
   // With a terminal it is the end of that; without one it means what it means to a service.
   if (surroundings.isTerminal) interruption.includesHangup()
+  yield* jobUser.makeDataDirectory(settings)
   return yield* Effect.provide(service(settings, surroundings), serviceLog.layer(settings, surroundings))
 })
 

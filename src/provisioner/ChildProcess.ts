@@ -8,11 +8,11 @@
  *
  * However a command ends, by itself or by interruption, the same follows: what is left of its group gets SIGTERM, and
  * SIGKILL after the grace; processes that left the group are killed (see `ProcessGroup`); output that is in the pipes
- * by then is read, for a bounded time; the directory is removed. If the service itself is killed, a guard ends the job
- * (see `ProcessGuard`); its working directory then stays.
+ * by then is read, for a bounded time; the directory is removed (see `DirectoryRemoval`). If the service itself is killed, a
+ * guard ends the job (see `ProcessGuard`); its working directory then stays.
  *
- * Not promised: isolation. A command runs as the service's user and may read what that user may read. Its standard
- * streams are sockets, as always under Node, so a script that *opens* `/dev/stdout` gets an error; writing to it works.
+ * Not promised: isolation. A command runs as the service's user and may read what that user may read, unless it is given another
+ * user (`JobUser`), whom it shares with all other commands. Its standard streams are sockets, as always under Node, so a script that *opens* `/dev/stdout` gets an error; writing to it works.
  * POSIX only.
  *
  * Why not `effect/process`: it reports a death by signal as text only, ends a left-over group without escalation,
@@ -21,12 +21,14 @@
 import { Clock, Data, Duration, Effect, Fiber, Schema } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync } from "node:fs"
-import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises"
-import { join, resolve } from "node:path"
+import { lchown, mkdir, writeFile } from "node:fs/promises"
+import { dirname, join, resolve } from "node:path"
 import type { Readable } from "node:stream"
 import { errorText } from "../logging/ErrorText.ts"
+import * as DirectoryRemoval from "./DirectoryRemoval.ts"
 import type { JobOutput } from "./Executor.ts"
 import type { LeasedJob } from "./Job.ts"
+import * as JobUser from "./JobUser.ts"
 import { lineSplitter } from "./OutputLines.ts"
 import * as ProcessGroup from "./ProcessGroup.ts"
 import * as ProcessGuard from "./ProcessGuard.ts"
@@ -87,6 +89,8 @@ export interface Options {
   readonly directory: string
   /** Between SIGTERM and SIGKILL. Default 5 seconds: `terraform` and the like want to save what they have begun. */
   readonly terminationGrace?: Duration.Input | undefined
+  /** Who the commands run as. Default: the user of the service. */
+  readonly user?: JobUser.JobUser | undefined
 }
 
 /** For a service that has no PATH itself. */
@@ -104,7 +108,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
 
   /** Starts the command and the reading of its output, which goes on during `stop`. */
   const start = Effect.fnUntraced(function*(input: CommandInput, environment: Environment, output: JobOutput) {
-    const { child, stderr, stdout } = yield* spawnCommand(input, environment)
+    const { child, stderr, stdout } = yield* spawnCommand(input, environment, options.user)
     const id = child.pid ?? 0
     yield* guard.watch(id, leaseEntry(environment.lease))
     const readers = yield* Effect.forkScoped(
@@ -135,8 +139,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
 
   const run = Effect.fn("ChildProcess.run")(function*(job: LeasedJob, input: CommandInput, output: JobOutput) {
     const cwd = join(directory, `${job.job}-${job.attempt}`)
-    yield* Effect.acquireRelease(makeDirectory(cwd), () => removeDirectory(cwd))
-    yield* makeDirectory(temporaryDirectory(cwd))
+    yield* Effect.acquireRelease(makeDirectory(cwd, options.user), () => removeDirectory(cwd))
+    yield* makeDirectory(temporaryDirectory(cwd), options.user)
     const running = yield* Effect.acquireRelease(
       start(input, { cwd, job: job.job, lease: `${job.job}/${job.token}` }, output),
       (running) => stop(running, output)
@@ -147,7 +151,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   /** Whether a directory can be made and written into, and a process be started. */
   const ready = Effect.gen(function*() {
     const cwd = join(directory, `.ready-${process.pid}`)
-    yield* Effect.acquireRelease(makeDirectory(cwd), () => removeDirectory(cwd))
+    yield* Effect.acquireRelease(makeDirectory(cwd, options.user), () => removeDirectory(cwd))
     yield* Effect.tryPromise({
       try: () => writeFile(join(cwd, "probe"), "x".repeat(probeBytes)),
       catch: (cause) => new NoGround({ reason: `could not write into the directory of jobs: ${describe(cause)}` })
@@ -171,12 +175,12 @@ const leaseEntry = (lease: string) => `LULL_JOB_LEASE=${lease}`
 
 const temporaryDirectory = (cwd: string) => join(cwd, "tmp")
 
-const spawnCommand = (input: CommandInput, environment: Environment) =>
+const spawnCommand = (input: CommandInput, environment: Environment, user: JobUser.JobUser | undefined) =>
   Effect.callback<{ child: ChildProcess; stdout: Chunks; stderr: Chunks }, CommandNotStarted | NoGround>((resume) => {
     const [program, ...args] = input.command
     const env = {
       PATH: process.env["PATH"] ?? defaultPath,
-      HOME: process.env["HOME"] ?? environment.cwd,
+      HOME: user?.home ?? process.env["HOME"] ?? environment.cwd,
       ...input.env,
       TMPDIR: temporaryDirectory(environment.cwd),
       LULL_JOB_ID: environment.job,
@@ -190,6 +194,8 @@ const spawnCommand = (input: CommandInput, environment: Environment) =>
         cwd: environment.cwd,
         detached: true,
         env,
+        // With them Node also gives up the groups of the service.
+        ...(user === undefined ? {} : { uid: user.uid, gid: user.gid }),
         stdio: [stdin, "pipe", "pipe"]
       })
       // In the same turn as the spawn: when a process exits, Node discards what nobody listens for.
@@ -327,32 +333,42 @@ const pump = (source: Chunks, stream: "stdout" | "stderr", output: JobOutput, pa
     }).pipe(Effect.ensuring(Effect.suspend(() => write(splitter.end()))))
   })
 
-const makeDirectory = (cwd: string) =>
-  Effect.tryPromise({
-    try: async () => {
-      // Nothing is there, unless a service was killed and its database is an older copy by now.
-      await rm(cwd, { recursive: true, force: true })
-      await mkdir(cwd, { recursive: true, mode: 0o700 })
-    },
-    catch: (cause) => new NoGround({ reason: `could not make a directory for a job: ${describe(cause)}` })
+/** Closed to others. `false`: something is there already. */
+const makeNew = async (directory: string, user: JobUser.JobUser | undefined): Promise<boolean> => {
+  try {
+    await mkdir(directory, { mode: directoryMode })
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined
+    if (code === "EEXIST") return false
+    if (code !== "ENOENT") throw error
+    await mkdir(dirname(directory), {
+      recursive: true,
+      mode: user === undefined ? directoryMode : JobUser.passableMode
+    })
+    await mkdir(directory, { mode: directoryMode })
+  }
+  if (user !== undefined) await lchown(directory, user.uid, user.gid)
+  return true
+}
+
+const directoryMode = 0o700
+
+const makeDirectory = (cwd: string, user: JobUser.JobUser | undefined) => {
+  const attempt = Effect.tryPromise({ try: () => makeNew(cwd, user), catch: (cause) => noDirectory(describe(cause)) })
+  return Effect.flatMap(attempt, (isNew) => isNew ? Effect.void : replaceDirectory(cwd, user))
+}
+
+/** Nothing is there, unless a service was killed and its database is an older copy by now. */
+const replaceDirectory = Effect.fnUntraced(function*(cwd: string, user: JobUser.JobUser | undefined) {
+  yield* Effect.mapError(DirectoryRemoval.remove(cwd), ({ message }) => noDirectory(message))
+  yield* Effect.tryPromise({
+    try: () => makeNew(cwd, user),
+    catch: (cause) => noDirectory(describe(cause))
   })
+})
+
+const noDirectory = (problem: string) => new NoGround({ reason: `could not make a directory for a job: ${problem}` })
 
 /** A directory that cannot be removed is no failure of the job, but somebody has to know. */
 const removeDirectory = (cwd: string) =>
-  Effect.tryPromise(() => rm(cwd, { recursive: true, force: true })).pipe(
-    // Some tools (Go's module cache) write-protect their directories, and then nothing can be removed from them.
-    Effect.catch(() =>
-      Effect.tryPromise(async () => {
-        await makeWritable(cwd)
-        await rm(cwd, { recursive: true, force: true })
-      })
-    ),
-    Effect.catch((error) => Effect.logWarning(`the working directory ${cwd} could not be removed: ${errorText(error)}`))
-  )
-
-const makeWritable = async (directory: string): Promise<void> => {
-  await chmod(directory, 0o700)
-  for (const entry of await readdir(directory, { withFileTypes: true })) {
-    if (entry.isDirectory()) await makeWritable(join(directory, entry.name))
-  }
-}
+  Effect.catch(DirectoryRemoval.remove(cwd), ({ message }) => Effect.logWarning(message))

@@ -9,6 +9,7 @@ import { Context, Data, Effect, Layer, Schema } from "effect"
 import type { Duration } from "effect"
 import * as ChildProcess from "./ChildProcess.ts"
 import type { LeasedJob } from "./Job.ts"
+import type { JobUser } from "./JobUser.ts"
 
 /** What an executor may tell about a job while it runs. */
 export interface JobOutput {
@@ -59,6 +60,8 @@ export class Executor extends Context.Service<Executor, {
     readonly directory: string
     /** Between SIGTERM and SIGKILL. Default 5 seconds. */
     readonly terminationGrace?: Duration.Input | undefined
+    /** Who the commands run as; only root can run them as somebody else. Default: the user of this process. */
+    readonly user?: JobUser | undefined
   }): Layer.Layer<Executor> =>
     Layer.effect(
       Executor,

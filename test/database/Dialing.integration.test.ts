@@ -47,7 +47,7 @@ const many = (opened: Opened, count: number, seconds: number) =>
   )
 
 const countInLog = (server: PostgresServer.PostgresServer, text: string) =>
-  readFileSync(server.cluster.log, "utf8").split("\n").filter((line) => line.includes(text)).length
+  readFileSync(server.log, "utf8").split("\n").filter((line) => line.includes(text)).length
 
 /** The service's role, with a limit. */
 const limited = Effect.fnUntraced(function*(server: PostgresServer.PostgresServer, limit: number) {

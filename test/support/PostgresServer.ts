@@ -49,8 +49,9 @@ export interface Options {
 export interface PostgresServer {
   readonly url: string
   readonly port: number
-  /** Data and log. */
   readonly cluster: Cluster.Cluster
+  /** The file with its log. */
+  readonly log: string
   /** Of the postmaster that runs, or `undefined`. */
   readonly pid: Effect.Effect<number | undefined>
   /** Starts it, unless it runs, and waits until it accepts connections. */
@@ -173,6 +174,7 @@ const makeServer = Effect.fnUntraced(function*(options: Options) {
     url,
     port,
     cluster,
+    log: logOf(cluster.data),
     pid,
     start,
     startNoWait,
@@ -202,6 +204,8 @@ const removeSharedMemory = (data: string) => {
   if (segment !== undefined) spawnSync("ipcrm", ["--shmem-id", segment])
 }
 
+const logOf = (data: string) => `${data}.log`
+
 const makeCluster = Effect.fnUntraced(function*(options: Options) {
   const directory = yield* Effect.acquireRelease(
     Effect.sync(() => {
@@ -215,7 +219,8 @@ const makeCluster = Effect.fnUntraced(function*(options: Options) {
   const binaries = yield* Binaries.resolve
   const data = join(directory, "data")
   const chosen = yield* ServerAccount.choose(binaries, data)
-  const cluster: Cluster.Cluster = { data, log: join(directory, "log"), binaries, ...chosen }
+  const log = { write: (line: string) => appendFileSync(logOf(data), `${line}\n`) }
+  const cluster: Cluster.Cluster = { data, log, ...chosen }
   const { from, under } = options
   if (from === undefined) {
     yield* Cluster.initialise(cluster, { user: "postgres", isDurable: options.fsync ?? false })
@@ -228,8 +233,8 @@ const makeCluster = Effect.fnUntraced(function*(options: Options) {
     })
     if (under === undefined) return cluster
     const wrapper = join(directory, "postgres")
-    writeFileSync(wrapper, `#!/bin/sh\n${under} "${binaries.postgres}" "$@"\n`, { mode: 0o755 })
-    return { ...cluster, binaries: { ...binaries, postgres: wrapper } }
+    writeFileSync(wrapper, `#!/bin/sh\n${under} "${cluster.binaries.postgres}" "$@"\n`, { mode: 0o755 })
+    return { ...cluster, binaries: { ...cluster.binaries, postgres: wrapper } }
   }
   yield* Effect.sync(() => {
     execFileSync("cp", ["-Rp", from.cluster.data, data])

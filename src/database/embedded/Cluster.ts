@@ -2,9 +2,9 @@
  * A data directory and the server on it ("database cluster" in PostgreSQL's words): making the one and running the
  * other, under a `ServerGuard`. Who may work here, and what happens when the server dies, is decided elsewhere.
  */
-import { Duration, Effect, type Scope } from "effect"
+import { Duration, Effect } from "effect"
 import { randomBytes, randomInt } from "node:crypto"
-import { chown, mkdir, open, readdir, readFile, rename, rm, rmdir, writeFile } from "node:fs/promises"
+import { chown, constants, mkdir, open, readdir, readFile, rename, rm, rmdir, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { basename, dirname, join } from "node:path"
 import type { Binaries } from "./Binaries.ts"
@@ -12,17 +12,20 @@ import { DataVersionMismatch, detail, DirectoryInUse, EmbeddedPostgresFailed, ty
 import * as Processes from "./Processes.ts"
 import type { Account } from "./ServerAccount.ts"
 import * as ServerGuard from "./ServerGuard.ts"
+import * as ServerLog from "./ServerLog.ts"
 
 /** Where a cluster is and what runs it. */
 export interface Cluster {
   /** The data directory, without symbolic links, in a directory where we may make files. */
   readonly data: string
-  /** The file to which the output of the server is appended. */
-  readonly log: string
+  /** Takes the output of the programs. */
+  readonly log: ServerLog.ServerLog
   readonly binaries: Binaries
   /** The major version of the binaries. */
   readonly version: string
   readonly account: Account
+  /** Whether the account may pass to the data. If not, the programs get the directory as an open file of root's. */
+  readonly isReachable: boolean
 }
 
 /** How the server calls itself in its command line; tells our servers from those that somebody started by hand. */
@@ -44,7 +47,7 @@ export const initialise = Effect.fnUntraced(function*(cluster: Cluster, options:
   readonly password?: string
   readonly isDurable: boolean
 }) {
-  const { account, binaries, data, log } = cluster
+  const { account, binaries, data } = cluster
   yield* Effect.scoped(Effect.gen(function*() {
     const aside = `${data}.new-${randomBytes(6).toString("hex")}`
     yield* attempt(cluster, "initdb", async () => {
@@ -64,20 +67,22 @@ export const initialise = Effect.fnUntraced(function*(cluster: Cluster, options:
       await chown(passwordFile, account.ids.uid, account.ids.gid)
       await chown(aside, account.ids.uid, account.ids.gid)
     })
-    const from = yield* sizeOf(log)
-    const server = yield* run(cluster, "initdb", [
+    const server = yield* run(cluster, "initdb", aside, (aside) => [
       binaries.initdb,
       `--pgdata=${join(aside, "data")}`,
       `--username=${options.user}`,
       "--encoding=UTF8",
       "--no-locale",
       "--no-instructions",
-      ...(options.password === undefined ? ["--auth=trust"] : ["--auth=scram-sha-256", `--pwfile=${passwordFile}`]),
+      ...(options.password === undefined ? ["--auth=trust"] : [
+        "--auth=scram-sha-256",
+        `--pwfile=${join(aside, "password")}`
+      ]),
       ...(options.isDurable ? [] : ["--no-sync"])
     ])
     const end = yield* server.exited
     if (end !== ServerGuard.success) {
-      const output = yield* tail(log, from)
+      const output = yield* server.output
       return yield* failed(cluster, "initdb", isNameless(output) ? nameless : end, output)
     }
     yield* attempt(cluster, "initdb", () => rename(join(aside, "data"), data))
@@ -134,7 +139,6 @@ export const start = Effect.fnUntraced(function*(
   port: number,
   configuration: Readonly<Record<string, string>> = {}
 ) {
-  const from = yield* sizeOf(cluster.log)
   const settings = {
     cluster_name: clusterName,
     listen_addresses: "127.0.0.1",
@@ -145,8 +149,14 @@ export const start = Effect.fnUntraced(function*(
     ...configuration
   }
   const words = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])
-  const server = yield* run(cluster, "start", [cluster.binaries.postgres, "-D", cluster.data, ...words])
-  return { ...server, output: tail(cluster.log, from) }
+  return yield* run(cluster, "start", cluster.data, (data) => [
+    cluster.binaries.postgres,
+    "-D",
+    data,
+    ...words,
+    // By its command line a server is recognised, by us and by people.
+    ...data === cluster.data ? [] : ["-c", `lull.directory=${cluster.data}`]
+  ])
 })
 
 export type Server = Effect.Success<ReturnType<typeof start>>
@@ -225,31 +235,39 @@ const readPidFile = (data: string) =>
     Effect.orElseSucceed(() => undefined)
   )
 
-const run = (
+/** A program that works in the directory; the words of its command get the name by which it reaches that. */
+const run = Effect.fnUntraced(function*(
   cluster: Cluster,
   step: Step,
-  command: ReadonlyArray<string>
-): Effect.Effect<ServerGuard.Guarded, EmbeddedPostgresFailed, Scope.Scope> =>
-  Effect.acquireUseRelease(
-    attempt(cluster, step, () => open(cluster.log, "a", 0o600)),
-    (log) =>
-      ServerGuard.run(cluster.account, command, log.fd).pipe(
-        Effect.mapError((detail) => failed(cluster, step, detail))
-      ),
-    (log) => Effect.ignore(Effect.tryPromise(() => log.close()))
+  directory: string,
+  command: (directory: string) => ReadonlyArray<string>
+) {
+  const last: Array<string> = []
+  const lines = ServerLog.lines((line) => {
+    cluster.log.write(line)
+    if (line.trim() !== "") last.push(line)
+    if (last.length > outputLines) last.shift()
+  })
+  const start = (name: string, descriptor?: number) =>
+    Effect.mapError(
+      ServerGuard.run(cluster.account, command(name), {
+        label: cluster.data,
+        write: lines.push,
+        directory: descriptor
+      }),
+      (detail) => failed(cluster, step, detail)
+    )
+  const guarded = yield* cluster.isReachable ? start(directory) : Effect.acquireUseRelease(
+    attempt(cluster, step, () => open(directory, constants.O_RDONLY | constants.O_DIRECTORY)),
+    ({ fd }) => start(ServerGuard.heldDirectory, fd),
+    (held) => Effect.ignore(Effect.tryPromise(() => held.close()))
   )
-
-const sizeOf = (path: string) =>
-  Effect.tryPromise(async () => (await readFile(path)).length).pipe(Effect.orElseSucceed(() => 0))
-
-/** The last lines since the file had this size. */
-const tail = (path: string, from: number) =>
-  Effect.tryPromise(() => readFile(path)).pipe(
-    Effect.map((bytes) =>
-      bytes.subarray(from).toString("utf8").split("\n").filter((line) => line.trim() !== "").slice(-outputLines)
-    ),
-    Effect.orElseSucceed((): Array<string> => [])
-  )
+  const output = Effect.map(guarded.outputRead, (): ReadonlyArray<string> => {
+    lines.end()
+    return [...last]
+  })
+  return { ...guarded, output }
+})
 
 const attempt = <A>(cluster: Cluster, step: Step, run: () => Promise<A>) =>
   Effect.tryPromise({ try: run, catch: (error) => failed(cluster, step, detail(error)) })

@@ -24,6 +24,8 @@ export interface Guarded {
   /** Completes with how it ended. */
   readonly exited: Effect.Effect<string>
   readonly hasExited: () => boolean
+  /** Completes when its output was read, or does not end. Only for one that has exited. */
+  readonly outputRead: Effect.Effect<unknown>
 }
 
 /**
@@ -63,30 +65,56 @@ exit $status
 /** Above the twelve seconds of the script. */
 const patience = "20 seconds"
 
-/** Starts a command under the account, its output appended to the open file `log`. It ends with the scope. */
+/** Output that was written before the end is read after it; children of a server that was killed may hold the pipe for longer. */
+const outputPatience = "1 second"
+
+/** The place of `Options.directory` among the descriptors of the command: the shell uses those before it. */
+const directoryDescriptor = 4
+
+export interface Options {
+  /** What it works on, for who looks at the processes. */
+  readonly label: string
+  /** Gets the output. */
+  readonly write: (text: string) => void
+  /** A directory that the command has open, as `heldDirectory`. */
+  readonly directory?: number | undefined
+}
+
+/** How the command reaches the directory that it has open, whatever is around that. Linux only. */
+export const heldDirectory = `/proc/self/fd/${directoryDescriptor}`
+
+/** Starts a command under the account. It ends with the scope. */
 export const run = (
   account: Account,
   command: ReadonlyArray<string>,
-  log: number
+  options: Options
 ): Effect.Effect<Guarded, string, Scope.Scope> =>
-  Effect.acquireRelease(begin(account, command, log), ({ end }) => end).pipe(
+  Effect.acquireRelease(begin(account, command, options), ({ end }) => end).pipe(
     Effect.flatMap(({ guarded }) => guarded)
   )
 
-const begin = (account: Account, command: ReadonlyArray<string>, log: number) =>
-  Effect.try({ try: () => beginUnsafe(account, command, log), catch: detail })
+const begin = (account: Account, command: ReadonlyArray<string>, options: Options) =>
+  Effect.try({ try: () => beginUnsafe(account, command, options), catch: detail })
 
-const beginUnsafe = (account: Account, command: ReadonlyArray<string>, log: number) => {
+const beginUnsafe = (account: Account, command: ReadonlyArray<string>, { directory, label, write }: Options) => {
   const exited = Deferred.makeUnsafe<string>()
   const started = Deferred.makeUnsafe<number, string>()
-  const { args, file, ids } = ServerAccount.invocation(account, ["/bin/sh", "-c", script, "lull-guard", ...command])
+  const { args, file, ids } = ServerAccount.invocation(account, [
+    "/bin/sh",
+    "-c",
+    script,
+    `lull-guard ${label}`,
+    ...command
+  ])
   const shell = spawn(file, args, {
     ...ids,
     cwd: "/",
     detached: true,
     env: ServerAccount.environment,
-    stdio: ["pipe", "pipe", log]
+    stdio: ["pipe", "pipe", "pipe", ...directory === undefined ? [] : ["ignore" as const, directory]]
   })
+  let isRead = false
+  shell.stderr?.setEncoding("utf8").on("data", write).once("close", () => isRead = true)
   let pid: number | undefined
   let hasExited = false
   const ended = (how: string) => {
@@ -105,18 +133,30 @@ const beginUnsafe = (account: Account, command: ReadonlyArray<string>, log: numb
   // Comes with the end of the shell.
   shell.stdin?.on("error", () => {})
 
+  const read = Effect.andThen(
+    Processes.waitUntil(() => isRead, outputPatience),
+    Effect.sync(() => {
+      shell.stdout?.destroy()
+      shell.stderr?.destroy()
+    })
+  )
   const isGone = () => hasExited && (pid === undefined || !Processes.isRunning(pid))
   const end = Effect.gen(function*() {
     shell.stdin?.end()
-    if (yield* Processes.waitUntil(isGone, patience)) return
+    if (yield* Processes.waitUntil(isGone, patience)) return yield* read
     if (pid !== undefined) Processes.signal(pid, "SIGKILL")
     if (shell.pid !== undefined) Processes.signal(-shell.pid, "SIGKILL")
-    if (yield* Processes.waitUntil(isGone, patience)) return
+    if (yield* Processes.waitUntil(isGone, patience)) return yield* read
     yield* Effect.logWarning(`PostgreSQL, process ${pid}, still runs in spite of SIGKILL`)
   })
   const guarded = Effect.map(
     Deferred.await(started),
-    (pid): Guarded => ({ pid, exited: Deferred.await(exited), hasExited: () => hasExited })
+    (pid): Guarded => ({
+      pid,
+      exited: Deferred.await(exited),
+      hasExited: () => hasExited,
+      outputRead: Processes.waitUntil(() => isRead, outputPatience)
+    })
   )
   return { guarded, end }
 }
