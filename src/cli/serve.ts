@@ -16,6 +16,7 @@ import * as Draining from "../http/Draining.ts"
 import * as Server from "../http/Server.ts"
 import * as TailnetRoute from "../http/TailnetRoute.ts"
 import { Loops } from "../loop/Loops.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
 import { Executor } from "../provisioner/Executor.ts"
 import * as JobStorePostgres from "../provisioner/JobStorePostgres.ts"
@@ -186,7 +187,7 @@ const service = Effect.fnUntraced(function*(settings: Settings, surroundings: Su
   const interruption = yield* Interruption
   const { begin, draining, end } = ending()
   let running = () => 0
-  const startedAt = yield* Clock.currentTimeMillis
+  const startedAt = yield* monotonicMillis
   const body = Effect.gen(function*() {
     const services = yield* parts(settings, draining)
     running = () => Context.get(services, AcquireLoop).running().length
@@ -196,7 +197,7 @@ const service = Effect.fnUntraced(function*(settings: Settings, surroundings: Su
     yield* Effect.logInfo(`lull listens at ${address}`)
     const greeting = yield* Effect.forkChild(Effect.gen(function*() {
       yield* Context.get(services, Availability).awaitAvailable
-      const took = Duration.millis((yield* Clock.currentTimeMillis) - startedAt)
+      const took = Duration.millis(Math.round((yield* monotonicMillis) - startedAt))
       yield* Effect.logInfo(`lull is ready at ${address} after ${Duration.format(took)}`)
       yield* serverVersion(Context.get(services, Database))
       yield* Effect.logInfo(suggestion({

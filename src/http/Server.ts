@@ -7,7 +7,6 @@
 import {
   ByteSize,
   Cause,
-  Clock,
   Duration,
   Effect,
   Layer,
@@ -282,9 +281,8 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
 
   const metrics = Effect.gen(function*() {
     const state = SubscriptionRef.getUnsafe(availability.state)
-    const now = yield* Clock.currentTimeMillis
     yield* Metric.update(available, state._tag === "Available" ? 1 : 0)
-    yield* Metric.update(unavailableSince, state._tag === "Unavailable" ? (now - state.since) / 1000 : 0)
+    yield* Metric.update(unavailableSince, (yield* availability.unavailableMillis) / 1_000)
     for (const reason of reasons) {
       const isReason = state._tag === "Degraded" && state.reason === reason
       yield* Metric.update(Metric.withAttributes(degraded, { reason }), isReason ? 1 : 0)

@@ -5,8 +5,9 @@
  * What a peer sends is bounded in size, in number and in time, and it is told why when it is closed. What it does not take is not
  * kept: the newest of each partner waits in the coordinator, and a peer that takes nothing for a while is closed.
  */
-import { Clock, type Context, Deferred, Duration, Effect, Exit, Fiber, Result } from "effect"
+import { type Context, Deferred, Duration, Effect, Exit, Fiber, Result } from "effect"
 import { Replica } from "../database/Replica.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { type ConnectionClosed, type CoordinatorConnection, Refused } from "./Connection.ts"
 import { Coordinator, type Next, type PeerSession } from "./Coordinator.ts"
 import { limits } from "./Peer.ts"
@@ -71,7 +72,7 @@ class Live {
   }
 
   send(event: Protocol.Event): Effect.Effect<void, ConnectionClosed> {
-    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    return Effect.flatMap(monotonicMillis, (now) => {
       this.sentAt = this.sendingSince = now
       return Effect.map(this.connection.send(event), () => {
         this.sendingSince = undefined
@@ -82,7 +83,7 @@ class Live {
 
 /** Runs a session until it is over. Does not fail: why it ended is told to the peer, and returned. */
 const serve = Effect.fnUntraced(function*(host: Host, connection: CoordinatorConnection) {
-  const live = new Live(connection, yield* Clock.currentTimeMillis)
+  const live = new Live(connection, yield* monotonicMillis)
   const run = Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
       restore(hello(host, live)),
@@ -108,7 +109,7 @@ const hello = Effect.fnUntraced(function*(host: Host, live: Live) {
     duration: host.patienceMillis,
     orElse: () => Effect.fail(new Refused({ code: "silent", detail: "the first message, a hello, did not come" }))
   })
-  live.heardAt = yield* Clock.currentTimeMillis
+  live.heardAt = yield* monotonicMillis
   if (first?.type !== "hello") {
     return yield* new Refused({ code: "badMessage", detail: "the first message has to be a hello" })
   }
@@ -162,7 +163,7 @@ const watch = Effect.fnUntraced(function*(host: Host) {
   while (true) {
     for (const round of host.rounds) {
       yield* Effect.sleep(checkMillis / roundsOfCheck)
-      const now = yield* Clock.currentTimeMillis
+      const now = yield* monotonicMillis
       const spreadMillis = ReconnectSpread.millisFor(host.coordinator.peers())
       for (const live of round) {
         const problem = problemOf(host, live, now)
@@ -241,7 +242,7 @@ const listen = Effect.fnUntraced(
       }
       messages = []
       messages = yield* live.connection.receive
-      live.heardAt = yield* Clock.currentTimeMillis
+      live.heardAt = yield* monotonicMillis
     }
   }
 )
