@@ -63,7 +63,63 @@ describe("a replica", () => {
       assert.deepStrictEqual(yield* two.heardKinds, [])
     }).pipe(Effect.scoped))
 
+  for (const days of [-8, 8]) {
+    it.effect(`whose clock is wrong by ${days} days takes in a peer of another, at the cost of a second hello at most`, () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const a = yield* world.replica("a")
+        const wrong = yield* world.replica("wrong", {
+          outage: Outage.make([{ kind: "clockStep", by: days * 86_400_000 }])
+        })
+        const one = yield* peer(1, [a.transport, wrong.transport, a.transport], { tunnels: [uuid(2)] })
+        const two = yield* peer(2, [a.transport], { tunnels: [uuid(1)] })
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(one.replica(), "a")
+        // Its resume token is of the one, and is taken to the other; and the other way round.
+        yield* a.unreachable(true)
+        yield* Effect.repeat(TestClock.adjust("1 second"), { times: 10 })
+        assert.strictEqual(one.replica(), "wrong")
+        yield* a.unreachable(false)
+        yield* Effect.repeat(TestClock.adjust("1 second"), { times: 40 })
+        yield* wrong.unreachable(true)
+        yield* Effect.repeat(TestClock.adjust("1 second"), { times: 20 })
+        assert.strictEqual(one.replica(), "a")
+        assert.isFalse(two.knows(1)?.isLost)
+      }).pipe(Effect.scoped))
+  }
+
   for (const kind of ["stall", "suspend"] as const) {
+    it.effect(`that stood still for a minute (${kind}) pings who is still there, and then finds out who is not`, () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const a = yield* world.replica("a", { outage: Outage.make([{ kind, at: "20 seconds", for: "1 minute" }]) })
+        // Both are more patient than they have to be.
+        const pings: Array<number> = []
+        const patient = yield* a.transport.dial
+        const mute = yield* a.transport.dial
+        let seconds = 0
+        yield* patient.send({ type: "hello", version: 1, peer: uuid(1), node: node(1) })
+        yield* mute.send({ type: "hello", version: 1, peer: uuid(2), node: node(2) })
+        yield* patient.receive.pipe(
+          Effect.flatMap((events) =>
+            events.some(({ type }) => type === "ping")
+              ? Effect.andThen(Effect.sync(() => pings.push(seconds)), patient.send({ type: "pong" }))
+              : Effect.void
+          ),
+          Effect.forever,
+          Effect.ignore,
+          Effect.forkScoped
+        )
+        for (; seconds < 200; seconds++) {
+          yield* TestClock.adjust("1 second")
+          if (seconds === 90) assert.strictEqual(a.coordinator.peers(), 2)
+        }
+        assert.strictEqual(a.coordinator.peers(), 1)
+        const [first] = pings.filter((at) => at > 79)
+        // After a suspend nothing says that there was one: the next ping comes when it is due.
+        assert.isAtMost(first ?? 200, kind === "stall" ? 86 : 96)
+      }).pipe(Effect.scoped))
+
     it.effect(`that stood still for a minute (${kind}): its peers are lost elsewhere, and back when it is`, () =>
       Effect.gen(function*() {
         const { a, one, two } = yield* pair(Outage.make([{ kind, at: "20 seconds", for: "1 minute" }]))
