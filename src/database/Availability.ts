@@ -74,7 +74,7 @@ export class Availability extends Context.Service<Availability, {
   readonly awaitAvailable: Effect.Effect<void>
   /** Completes when the first probe has decided, either way. */
   readonly decided: Effect.Effect<void>
-  /** For how many milliseconds the heartbeat has not been written; 0 while it is. */
+  /** For how many milliseconds the database has been unavailable; 0 while it is not. */
   readonly unavailableMillis: Effect.Effect<number>
   /** Callers are served, and there is no doubt of it. */
   readonly isOpen: () => boolean

@@ -235,7 +235,7 @@ export class FileWriter {
 
   /**
    * By the time of day, as files are one for each day. A clock that is set back takes the file's day back with it: else a file that was
-   * begun while the clock was a year ahead would be rotated after a year.
+   * begun while the clock was a year ahead would not be rotated for a year.
    */
   #isOfEarlierPeriod(everyMillis: number): boolean {
     const now = periodOf(this.#outside.wallMillis(), everyMillis)
