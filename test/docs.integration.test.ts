@@ -232,7 +232,7 @@ const imports: Readonly<Record<string, ReadonlyArray<string>>> = {
   lull: ["Executor", "Provisioner"],
   "lull/logging": ["DedupLogger", "RotatingFile", "StateLog"],
   "lull/loop": ["Loops"],
-  "lull/testing": ["Outage"]
+  "lull/testing": ["Outage", "OutageClock"]
 }
 
 const asModule = ({ code, name }: { readonly name: string; readonly code: string }) => ({

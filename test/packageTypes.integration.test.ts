@@ -78,8 +78,10 @@ export const peers = Effect.map(loop, ({ peers }) => peers)
   ],
   "lull/testing": [
     `
-import { Outage } from "lull/testing"
+import { Outage, OutageClock } from "lull/testing"
 export const outage = Outage.make([{ kind: "refused", for: "1 minute" }])
+export const Clock = OutageClock.layer(outage)
+export const { outside, running } = OutageClock
 `
   ]
 }

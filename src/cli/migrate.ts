@@ -2,7 +2,7 @@
  * `lull migrate`: brings the tables up to date with a role that may, so that the service runs with one that may not. See
  * docs/schema.md.
  */
-import { Console, Data, Duration, Effect, Layer, Option, Schedule } from "effect"
+import { Console, Data, Effect, Layer, Option, Schedule } from "effect"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import { InvalidDatabaseUrl } from "../database/ConnectionUrl.ts"
@@ -12,6 +12,7 @@ import { Replica } from "../database/Replica.ts"
 import { grantsTo, SchemaForbidden } from "../database/SchemaState.ts"
 import { classify } from "../database/Unavailable.ts"
 import { visible } from "../logging/VisibleText.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { fromConfig, type Settings } from "../Settings.ts"
 import { statuses } from "./Client.ts"
 import { ExitWith } from "./ExitWith.ts"
@@ -42,20 +43,25 @@ const describe = ({ applied, from, to }: Report): string =>
     }`
 
 /** Says once who is in the way, and tries again until `seconds` have passed. */
-const insist = <A, E, R>(attempt: Effect.Effect<A, E, R>, seconds: number): Effect.Effect<A, E, R> => {
-  let said = ""
-  return attempt.pipe(
-    Effect.tapError((error) => {
-      if (!(error instanceof SchemaBlocked) || error.message === said) return Effect.void
-      said = error.message
-      return Console.error(visible(said))
-    }),
-    Effect.retry({
-      schedule: Schedule.spaced("500 millis").pipe(Schedule.upTo({ duration: Duration.seconds(seconds) })),
-      while: (error) => error instanceof SchemaBlocked
-    })
-  )
-}
+const insist = <A, E, R>(attempt: Effect.Effect<A, E, R>, seconds: number): Effect.Effect<A, E, R> =>
+  Effect.flatMap(monotonicMillis, (begunAt) => {
+    let said = ""
+    return attempt.pipe(
+      Effect.tapError((error) => {
+        if (!(error instanceof SchemaBlocked) || error.message === said) return Effect.void
+        said = error.message
+        return Console.error(visible(said))
+      }),
+      Effect.retry({
+        schedule: Schedule.spaced("500 millis"),
+        // Not `Schedule.upTo`, which goes by the time of day.
+        while: (error) =>
+          error instanceof SchemaBlocked
+            ? Effect.map(monotonicMillis, (now) => now - begunAt < seconds * 1_000)
+            : Effect.succeed(false)
+      })
+    )
+  })
 
 /** As of the other commands: settings that are wrong, a right that is missing, a database that is away or in use. */
 const statusOf = (error: unknown): number => {

@@ -19,6 +19,7 @@ import * as Server from "../http/Server.ts"
 import * as Sites from "../http/Sites.ts"
 import * as TailnetRoute from "../http/TailnetRoute.ts"
 import { Loops } from "../loop/Loops.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
 import { Executor } from "../provisioner/Executor.ts"
 import * as JobStorePostgres from "../provisioner/JobStorePostgres.ts"
@@ -204,7 +205,7 @@ const service = Effect.fnUntraced(function*(settings: Settings, surroundings: Su
   if (!surroundings.isTerminal) surroundings.onHangup(() => runFork(tokens.reload))
   const { begin, draining, end } = ending()
   let running = () => 0
-  const startedAt = yield* Clock.currentTimeMillis
+  const startedAt = yield* monotonicMillis
   const body = Effect.gen(function*() {
     const services = yield* parts(settings, tokens, draining)
     running = () => Context.get(services, AcquireLoop).running().length
@@ -214,7 +215,7 @@ const service = Effect.fnUntraced(function*(settings: Settings, surroundings: Su
     yield* Effect.logInfo(`lull listens at ${address}`)
     const greeting = yield* Effect.forkChild(Effect.gen(function*() {
       yield* Context.get(services, Availability).awaitAvailable
-      const took = Duration.millis((yield* Clock.currentTimeMillis) - startedAt)
+      const took = Duration.millis(Math.round((yield* monotonicMillis) - startedAt))
       yield* Effect.logInfo(`lull is ready at ${address} after ${Duration.format(took)}`)
       yield* serverVersion(Context.get(services, Database))
       yield* Effect.logInfo(suggestion({

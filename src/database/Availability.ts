@@ -30,7 +30,7 @@ import * as ServerHistory from "./ServerHistory.ts"
 import { type Classified, classify, describe, isSuspicious, judge, type Reason } from "./Unavailable.ts"
 import * as WritableTime from "./WritableTime.ts"
 
-/** Times are milliseconds of the Unix epoch. */
+/** Times are milliseconds of the Unix epoch: to be shown, and not to be reckoned with, as that clock may be set. */
 export type State =
   | { readonly _tag: "Starting"; readonly since: number }
   | {
@@ -74,6 +74,8 @@ export class Availability extends Context.Service<Availability, {
   readonly awaitAvailable: Effect.Effect<void>
   /** Completes when the first probe has decided, either way. */
   readonly decided: Effect.Effect<void>
+  /** For how many milliseconds the database has been unavailable; 0 while it is not. */
+  readonly unavailableMillis: Effect.Effect<number>
   /** Callers are served, and there is no doubt of it. */
   readonly isOpen: () => boolean
   /** Connections are of no use, for a reason that the door does not see. After the next heartbeat they are made anew. */
@@ -146,6 +148,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let epoch = 0
   /** Attempts that have not been told yet. */
   let attempts = 0
+  /** When the next attempt is made: the wall time of the state is for people. */
+  let nextAttemptAt = 0
+  let unavailableSince: number | undefined
   /** When work last got through on a connection of the pool. */
   let poolUsedAt = Number.NEGATIVE_INFINITY
   let vitalFailedAt: number | undefined
@@ -236,6 +241,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   /** Brings the state, the voice, and those who wait to what is known. */
   const tell = Effect.fnUntraced(function*(at: number, nextTrial: number) {
     const now = yield* Clock.currentTimeMillis
+    unavailableSince = undefined
+    nextAttemptAt = nextTrial
     const current = yield* SubscriptionRef.get(state)
     const found = trouble()
     if (found === undefined) {
@@ -391,6 +398,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
     poolTrouble = undefined
     lockTrouble = undefined
     attempts = 0
+    nextAttemptAt = at + delay
+    unavailableSince ??= at
     writable.interrupted()
     yield* served.close
     const current = yield* SubscriptionRef.get(state)
@@ -449,16 +458,20 @@ const make = Effect.fnUntraced(function*(options: Options) {
   }
 
   const refusal = Effect.gen(function*() {
-    const now = yield* Clock.currentTimeMillis
     const current = SubscriptionRef.getUnsafe(state)
     if (current._tag === "Unavailable" || (current._tag === "Degraded" && !isServed())) {
-      const { attempts, detail, nextAttempt, reason, since } = current
-      return { reason, detail, since, attempts, retryAfter: Duration.millis(Math.max(0, nextAttempt - now)) }
+      const { attempts, detail, reason, since } = current
+      const left = nextAttemptAt - (yield* monotonicMillis)
+      return { reason, detail, since, attempts, retryAfter: Duration.millis(Math.max(0, left)) }
     }
     if (current._tag === "Starting") return { ...notReached, since: current.since }
     const found = reports.noConnection ?? reports.undecided[0]?.failure
     return isDoubted
-      ? { ...inDoubt, ...found && { reason: found.reason, detail: found.detail }, since: now }
+      ? {
+        ...inDoubt,
+        ...found && { reason: found.reason, detail: found.detail },
+        since: yield* Clock.currentTimeMillis
+      }
       : undefined
   })
 
@@ -527,6 +540,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     state,
     awaitAvailable: served.await,
     decided: decided.await,
+    unavailableMillis: Effect.map(monotonicMillis, (at) => unavailableSince === undefined ? 0 : at - unavailableSince),
     isOpen: isServed,
     report: ({ detail, reason }) => {
       reports.hasOldConnection = true

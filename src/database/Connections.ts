@@ -4,7 +4,7 @@
  */
 import { makeClient, type PgClient } from "@effect/sql-pg/PgClient"
 import { make as makeConnection } from "@effect/sql-pg/PgConnection"
-import { Clock, Data, Duration, Effect, Exit, Scope } from "effect"
+import { Data, Duration, Effect, Exit, Scope } from "effect"
 import { Reactivity } from "effect/reactivity/Reactivity"
 import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import type { Socket } from "node:net"
@@ -186,7 +186,7 @@ export const make = Effect.fnUntraced(function*({ connectAtMost, dialer, onSilen
     connected: () => void,
     again: () => void
   ) {
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* monotonicMillis
     const known = learned.get(host)
     const isFresh = known !== undefined && now - known.at < Duration.toMillis(connectionLifetime)
     let taken = isFresh ? known.taken : SessionSettings.everything

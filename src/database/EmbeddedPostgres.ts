@@ -13,10 +13,11 @@
  * The directory holds `postgres` (the data), `postgres-password`, `postgres-log`, `socket` and `lock`. Not for Windows, and not
  * for a directory that several machines share.
  */
-import { Cause, Clock, Context, Deferred, Duration, Effect, Layer, Redacted, Schedule } from "effect"
+import { Cause, Context, Deferred, Duration, Effect, Layer, Redacted, Schedule } from "effect"
 import { randomBytes } from "node:crypto"
 import { chmod, mkdir, open, readFile, realpath, rm } from "node:fs/promises"
 import { join } from "node:path"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import * as Binaries from "./embedded/Binaries.ts"
 import * as Cluster from "./embedded/Cluster.ts"
 import * as DirectoryLock from "./embedded/DirectoryLock.ts"
@@ -174,12 +175,12 @@ const keepAlive = Effect.fnUntraced(function*(
   firstEnd: string
 ) {
   let delay = restartDelay.first
-  let readyAt = yield* Clock.currentTimeMillis
+  let readyAt = yield* monotonicMillis
   let lastFailure = ""
   yield* Effect.logWarning(`the embedded PostgreSQL died, it is started again: ${firstEnd}`)
   while (true) {
     yield* Effect.sleep(delay)
-    const isReady = Effect.map(Clock.currentTimeMillis, (now) => {
+    const isReady = Effect.map(monotonicMillis, (now) => {
       readyAt = now
       lastFailure = ""
     })
@@ -194,7 +195,7 @@ const keepAlive = Effect.fnUntraced(function*(
         )
       })
     )
-    const lived = Duration.millis((yield* Clock.currentTimeMillis) - readyAt)
+    const lived = Duration.millis((yield* monotonicMillis) - readyAt)
     delay = Duration.isGreaterThan(lived, stableAfter)
       ? restartDelay.first
       : Duration.min(Duration.times(delay, 2), restartDelay.longest)

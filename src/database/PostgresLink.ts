@@ -8,9 +8,10 @@
  * them breaks is none.
  */
 import { PgClient } from "@effect/sql-pg/PgClient"
-import { Cause, Clock, Context, Duration, Effect, Exit, Layer, type Redacted } from "effect"
+import { Cause, Context, Duration, Effect, Exit, Layer, type Redacted } from "effect"
 import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
 import type { SqlError } from "effect/sql/SqlError"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { type Host, type Hosts, resolve } from "./ConnectionOptions.ts"
 import {
   brokenWith,
@@ -117,7 +118,10 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   const beatText = heartbeatSql(replica)
   const beat = (client: PgClient) => client.unsafe(beatText)
 
-  /** Each start of a process leaves a row; one that was not heard of for a day is no replica any more. */
+  /**
+   * Each start of a process leaves a row; one that was not heard of for a day is no replica any more. By the database's clock, as no
+   * other outlives the processes; if that is set a day ahead, who lives writes its row again with its next heartbeat.
+   */
   const forgetReplicas = (client: PgClient) => client`delete from lull.replica where beat_at < now() - interval '1 day'`
 
   const schema = Migrations.make()
@@ -189,7 +193,7 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
           yield* schema.ensure(connectionsOfSchema(host, connections.client, migrationDeadline))
           yield* within(beat(connections.client), probeDeadline)
           yield* within(forgetReplicas(connections.client), probeDeadline)
-          const now = yield* Clock.currentTimeMillis
+          const now = yield* monotonicMillis
           return { ...connections, host, identity, openedAt: now, checkedAt: now }
         })).pipe(Effect.onError(() => close(connections, new Error("the probe failed")))))
     )
@@ -213,7 +217,7 @@ export const make = Effect.fnUntraced(function*(options: Options, hosts: Hosts, 
   })
 
   const probe = (fresh: boolean) =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    Effect.flatMap(monotonicMillis, (now) => {
       const kept = heartbeat
       if (fresh || kept === undefined || now - kept.openedAt > Duration.toMillis(connectionLifetime)) return probeHosts
       const isDue = now - kept.checkedAt >= Duration.toMillis(checkEvery)

@@ -3,7 +3,7 @@
  * script hits a real PostgreSQL.
  */
 import { make as makePool, PgClient } from "@effect/sql-pg/PgClient"
-import { Clock, Deferred, Duration, Effect, Fiber, Layer } from "effect"
+import { Deferred, Duration, Effect, Fiber, Layer } from "effect"
 import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
 import {
   ConnectionError,
@@ -15,6 +15,7 @@ import {
   UnknownError
 } from "effect/sql/SqlError"
 import * as Outage from "../testing/Outage.ts"
+import * as OutageClock from "../testing/OutageClock.ts"
 import { within } from "./Deadline.ts"
 import { Link, NothingOpen, type Work } from "./Link.ts"
 
@@ -80,7 +81,10 @@ const concerns = ({ kind }: Outage.Fault, what: Work): boolean => {
 }
 
 const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
-  const start = yield* Clock.currentTimeMillis
+  // The faults of the process are none of the database's: it neither stands still with it nor has its clock.
+  const clock = yield* OutageClock.outside
+  const elapsed = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  const start = elapsed()
   const left = outage.map((fault) => fault.times ?? Number.POSITIVE_INFINITY)
   let severed = yield* Deferred.make<never, SqlError>()
 
@@ -94,11 +98,14 @@ const makeFaults = Effect.fnUntraced(function*(outage: Outage.Outage) {
   }
 
   const apply = <A, E, R>(what: Work, work: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
-    Effect.flatMap(Clock.currentTimeMillis, (at): Effect.Effect<A, E | SqlError, R> => {
-      const now = at - start
+    Effect.flatMap(OutageClock.running, (): Effect.Effect<A, E | SqlError, R> => {
+      const now = elapsed() - start
       const fault = next(now, what)
       switch (fault?.kind) {
         case undefined:
+        case "clockStep":
+        case "stall":
+        case "suspend":
           return work
         case "refused":
         case "flapping":

@@ -5,7 +5,7 @@
  * What the server, the system or an executor said in theirs may name users, databases, addresses and paths: that is for who
  * shows the token, and in the log. Where no token is set nobody can show it.
  */
-import { Clock, Effect, Metric, SubscriptionRef } from "effect"
+import { Effect, Metric, SubscriptionRef } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as Response from "effect/http/HttpServerResponse"
@@ -32,9 +32,8 @@ export const layer = (options: Guard.Options) =>
 
     const metrics = Effect.gen(function*() {
       const state = SubscriptionRef.getUnsafe(availability.state)
-      const now = yield* Clock.currentTimeMillis
       yield* Metric.update(available, state._tag === "Available" ? 1 : 0)
-      yield* Metric.update(unavailableSince, state._tag === "Unavailable" ? (now - state.since) / 1000 : 0)
+      yield* Metric.update(unavailableSince, (yield* availability.unavailableMillis) / 1_000)
       for (const reason of reasons) {
         const isReason = state._tag === "Degraded" && state.reason === reason
         yield* Metric.update(Metric.withAttributes(degraded, { reason }), isReason ? 1 : 0)

@@ -113,6 +113,7 @@ export const make = Effect.fnUntraced(function*(
   }
 
   const clock = yield* Clock.Clock
+  const monotonicMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const disk = yield* LogDisk
   const format = options.format ?? formatJson
   const runFork = Effect.runForkWith(yield* Effect.context<never>())
@@ -153,7 +154,7 @@ export const make = Effect.fnUntraced(function*(
     { path, quota, maxBytes, everyMillis: Number.isFinite(every) ? every : undefined, bufferLength },
     {
       wallMillis: () => clock.currentTimeMillisUnsafe(),
-      monotonicMillis: () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6,
+      monotonicMillis,
       formatDropped,
       onArchived: () => void archived.openUnsafe()
     }
@@ -200,7 +201,7 @@ export const make = Effect.fnUntraced(function*(
       Metric.update(writtenRecords, written - before.written),
       Metric.update(droppedRecords, dropped - before.dropped)
     ], { discard: true })
-    const now = clock.currentTimeMillisUnsafe()
+    const now = monotonicMillis()
     if (failure !== undefined && failingSince === undefined) {
       failingSince = now
       return Effect.andThen(
@@ -209,7 +210,7 @@ export const make = Effect.fnUntraced(function*(
       )
     }
     if (failure === undefined && failingSince !== undefined) {
-      const lasted = Duration.format(Duration.millis(now - failingSince))
+      const lasted = Duration.format(Duration.millis(Math.round(now - failingSince)))
       failingSince = undefined
       return Effect.andThen(
         metrics,
@@ -285,9 +286,9 @@ const writersOf = (disk: LogDisk): Map<string, number> => {
   return files
 }
 
-const describeDropped = ({ firstAt, lastAt, reason, records }: Dropped) => {
+const describeDropped = ({ lastedMillis, reason, records }: Dropped) => {
   const many = records === 1 ? "1 log record was" : `${records} log records were`
-  const lasted = lastAt > firstAt ? ` over ${Duration.format(Duration.millis(lastAt - firstAt))}` : ""
+  const lasted = lastedMillis > 0 ? ` over ${Duration.format(Duration.millis(Math.round(lastedMillis)))}` : ""
   return `${many} dropped${lasted}: ${reason}`
 }
 

@@ -320,9 +320,9 @@ const pump = (source: Chunks, stream: "stdout" | "stderr", output: JobOutput, pa
       while (true) {
         const chunk = yield* source.next
         if (chunk === undefined) return
-        const from = yield* Clock.currentTimeNanos
+        const from = yield* Clock.monotonicTimeNanos
         yield* write(splitter.push(chunk))
-        worked += (yield* Clock.currentTimeNanos) - from
+        worked += (yield* Clock.monotonicTimeNanos) - from
         if (worked < workPortion) {
           yield* Effect.yieldNow
         } else {

@@ -39,7 +39,10 @@ export const postingSql = (type: string, tagKey: string) =>
 /** Whether a report `r` of a job `j` is not its end. */
 export const triesAgain = "(r.status = 'failed' and j.status = 'running' and j.attempt < j.max_attempts)"
 
-/** `retryDelayMillis` in SQL. */
+/**
+ * `retryDelayMillis` in SQL. A retry is due by the clock of the database, as its delay has to outlive every process: if that clock is set
+ * back meanwhile, it comes later by as much.
+ */
 export const retryDelaySql = `least(interval '1 second' * power(2, j.attempt - 1), interval '${
   retryDelayMillis(100) / 1000
 } seconds')`

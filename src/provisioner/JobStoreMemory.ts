@@ -51,10 +51,15 @@ export class JobTable extends Context.Service<JobTable, {
   readonly output: Map<JobId, Array<StoredLine>>
   /** Those that live. */
   readonly workers: Map<string, Worker>
+  /** By the clock of the database, as that of no replica counts. */
+  readonly now: Effect.Effect<number>
 }>()("lull/provisioner/JobTable") {
-  static readonly layer = Layer.sync(
+  static readonly layer = Layer.effect(
     JobTable,
-    () => JobTable.of({ rows: new Map(), output: new Map(), workers: new Map() })
+    Effect.map(
+      Clock.Clock,
+      ({ currentTimeMillis: now }) => JobTable.of({ rows: new Map(), output: new Map(), workers: new Map(), now })
+    )
   )
 }
 
@@ -63,7 +68,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
   Effect.gen(function*() {
     const { own: database } = yield* Database
     const notifications = yield* Notifications
-    const { output, rows, workers } = yield* JobTable
+    const { now: databaseNow, output, rows, workers } = yield* JobTable
 
     const isHeld = (row: Row | undefined, lease: Lease): row is Row =>
       row !== undefined && row.token === lease.token && (row.status === "running" || row.status === "canceling")
@@ -85,7 +90,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
     const submit = (given: ReadonlyArray<NewJob>, inputs: ReadonlyArray<string>) =>
       Effect.gen(function*() {
         const jobs = given.map((job, at): NewJob => ({ ...job, input: JSON.parse(inputs[at] ?? "null") }))
-        const now = yield* Clock.currentTimeMillis
+        const now = yield* databaseNow
         const byKey = new Map<string, Row>()
         for (const row of rows.values()) if (row.idempotencyKey !== undefined) byKey.set(row.idempotencyKey, row)
         const added: Array<Row> = []
@@ -124,7 +129,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
           return yield* new JobEnded({ id, status: row.status })
         }
         if (row.status === "pending") {
-          const finishedAt = yield* Clock.currentTimeMillis
+          const finishedAt = yield* databaseNow
           rows.set(id, { ...row, status: "canceled", finishedAt, error: canceledWhilePending(row.attempt) })
         } else if (row.status === "running") {
           rows.set(id, { ...row, status: "canceling" })
@@ -148,7 +153,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
 
     const finish = (reports: ReadonlyArray<Report>) =>
       Effect.gen(function*() {
-        const now = yield* Clock.currentTimeMillis
+        const now = yield* databaseNow
         const verdicts = reports.map((report): Verdict => {
           const row = rows.get(report.job)
           if (row === undefined || row.token !== report.token) return "refused"
@@ -178,7 +183,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
 
     const release = (leases: ReadonlyArray<Lease>) =>
       Effect.gen(function*() {
-        const now = yield* Clock.currentTimeMillis
+        const now = yield* databaseNow
         const given: Array<Row> = []
         const accepted = leases.map((lease) => {
           const row = rows.get(lease.job)
@@ -251,7 +256,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
       acquire: ({ limit, reclaim, worker }) =>
         database.write(
           "JobStore.acquire",
-          Effect.map(Clock.currentTimeMillis, (now) => {
+          Effect.map(databaseNow, (now) => {
             const known = reclaim && new Set(reclaim.map(({ job, token }) => `${job}/${token}`))
             const reclaimed = known === undefined ?
               [] :
@@ -330,7 +335,7 @@ export const layer: Layer.Layer<JobStore, never, Database | JobTable | Notificat
         database.write(
           "JobStore.reap",
           Effect.gen(function*() {
-            const now = yield* Clock.currentTimeMillis
+            const now = yield* databaseNow
             const reaped: Array<Row> = []
             for (const lease of leases) {
               const row = rows.get(lease.job)

@@ -319,6 +319,7 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
       return fromRow(row)
     })
 
+    // By the clock of the database, as the processes that are meant do not live long enough: a day is given to who lives no more.
     const register: JobStore["Service"]["register"] = (worker) =>
       Effect.asVoid(database.write(
         "JobStore.register",
@@ -333,6 +334,7 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
             ) on conflict (id) do update set slots = excluded.slots`)
       ))
 
+    // By the clock of the database, which wrote the heartbeats, too. After a step of it the answer, a remark, is wrong for some seconds.
     const served: JobStore["Service"]["served"] = (asked) =>
       Effect.map(
         database.read(

@@ -8,8 +8,9 @@
  * environment or overwrote it, and, on systems without `/proc`, all that left the group. Only a control group or a
  * container around the service holds those.
  */
-import { Clock, Duration, Effect } from "effect"
+import { Duration, Effect } from "effect"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 
 export interface ProcessGroup {
   /** The process id of the leader, which is the id of the group. */
@@ -74,10 +75,10 @@ export const killMarked = Effect.fnUntraced(function*(entry: string, leader: num
 
 /** Whether `condition` came true within `limit`. */
 const poll = Effect.fnUntraced(function*(condition: () => boolean, limit: Duration.Duration) {
-  const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(limit)
+  const until = (yield* monotonicMillis) + Duration.toMillis(limit)
   let pause = firstPoll
   while (!condition()) {
-    if ((yield* Clock.currentTimeMillis) >= until) return false
+    if ((yield* monotonicMillis) >= until) return false
     yield* Effect.sleep(pause)
     pause = Duration.min(Duration.times(pause, 1.5), longestPoll)
   }

@@ -3,7 +3,8 @@
  *
  * It is a remark, never an error: the worker may come later. What is known is a few seconds old at most.
  */
-import { Clock, Duration, Effect, type Scope } from "effect"
+import { Duration, Effect, type Scope } from "effect"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { type Job, type JobRequest, tagKey } from "./Job.ts"
 import type { JobStore } from "./JobStore.ts"
 import type { LocalWorkers } from "./LocalWorkers.ts"
@@ -45,9 +46,9 @@ export const make = Effect.fnUntraced(function*(
 
   const isServed = Effect.fnUntraced(function*(queue: Queue) {
     if (local.serves(queue)) return true
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* monotonicMillis
     const before = known.get(keyOf(queue))
-    if (before !== undefined && Math.abs(now - before.at) < freshFor) return before.isServed
+    if (before !== undefined && now - before.at < freshFor) return before.isServed
     // What can not be asked is not claimed.
     const [answer = true] = yield* Effect.orElseSucceed(store.served([queue]), () => [true])
     if (known.size >= mostRemembered) known.clear()

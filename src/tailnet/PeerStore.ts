@@ -90,5 +90,5 @@ export const notificationsOf = (replica: string, changes: Changes): ReadonlyArra
   ]
 }
 
-/** For so long a lost peer may come back to what it had. */
+/** For so long a lost peer may come back to what it had: by the clock of the database, which wrote the rows, and outlives the replicas. */
 export const forgetAfterHours = 24

@@ -27,10 +27,15 @@ export class PeerTable extends Context.Service<PeerTable, {
   readonly peers: Map<PeerId, Map<string, Stored>>
   readonly tunnels: Map<string, Tunnel>
   readonly replicas: Map<string, { beat: number; isLeaving: boolean }>
+  /** By the clock of the database, as that of no replica counts. */
+  readonly now: Effect.Effect<number>
 }>()("lull/tailnet/PeerTable") {
-  static readonly layer = Layer.sync(
+  static readonly layer = Layer.effect(
     PeerTable,
-    () => PeerTable.of({ peers: new Map(), tunnels: new Map(), replicas: new Map() })
+    Effect.map(
+      Clock.Clock,
+      ({ currentTimeMillis: now }) => PeerTable.of({ peers: new Map(), tunnels: new Map(), replicas: new Map(), now })
+    )
   )
 }
 
@@ -49,7 +54,7 @@ export const layer: Layer.Layer<
     const loops = yield* Loops
     const notifications = yield* Notifications
     const replica = yield* Replica
-    const { peers, replicas, tunnels } = yield* PeerTable
+    const { now: databaseNow, peers, replicas, tunnels } = yield* PeerTable
 
     const beat = Effect.sync(() => {
       const row = replicas.get(replica.id)
@@ -82,7 +87,7 @@ export const layer: Layer.Layer<
         database.write(
           "PeerStore.write",
           Effect.gen(function*() {
-            const now = yield* Clock.currentTimeMillis
+            const now = yield* databaseNow
             if (!replicas.has(replica.id)) yield* beat
             const newerElsewhere = new Set<PeerId>()
             for (const [peer, row] of changes.peers) {
@@ -170,7 +175,7 @@ export const layer: Layer.Layer<
         database.write("PeerStore.tellReady", notify(topics.ready, `${replica.id} ${from}/${to}`)),
       forget: database.write(
         "PeerStore.forget",
-        Effect.map(Clock.currentTimeMillis, (now) => {
+        Effect.map(databaseNow, (now) => {
           const before = now - forgetAfterHours * 3_600_000
           for (const [peer, rows] of peers) {
             for (const [id, { updatedAt, ...row }] of rows) {

@@ -1,5 +1,8 @@
 /**
  * Proves that who says hello is the peer that was welcomed before. Signed, bound to the peer, and it expires. Pure.
+ *
+ * It expires by the time of day, as it is checked by another replica, or after a restart, which have no other clock in common. It is
+ * meant for days: a clock that is wrong by minutes changes nothing, and one that is wrong by days costs a second hello.
  */
 import { createHmac, timingSafeEqual } from "node:crypto"
 import type { PeerId } from "./Peer.ts"

@@ -5,8 +5,9 @@
  * What a peer sends is bounded in size, in number and in time, and it is told why when it is closed. What it does not take is not
  * kept: the newest of each partner waits in the coordinator, and a peer that takes nothing for a while is closed.
  */
-import { Clock, type Context, Deferred, Duration, Effect, Exit, Fiber, Result } from "effect"
+import { type Context, Deferred, Duration, Effect, Exit, Fiber, Result } from "effect"
 import { Replica } from "../database/Replica.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { type ConnectionClosed, type CoordinatorConnection, Refused } from "./Connection.ts"
 import { Coordinator, type Next, type PeerSession } from "./Coordinator.ts"
 import { limits } from "./Peer.ts"
@@ -30,7 +31,9 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
     keepAliveMillis: Duration.toMillis(options.keepAlive ?? Duration.seconds(15)),
     patienceMillis: Duration.toMillis(options.patience ?? Duration.seconds(10)),
     rounds: Array.from({ length: roundsOfCheck }, () => new Set<Live>()),
-    turn: 0
+    turn: 0,
+    stoodStillMillis: 0,
+    wokeAt: Number.NEGATIVE_INFINITY
   }
   yield* Effect.forkScoped(watch(host))
   return { serve: (connection: CoordinatorConnection) => serve(host, connection) }
@@ -46,7 +49,26 @@ interface Host {
   readonly rounds: ReadonlyArray<Set<Live>>
   /** The round of the next session. */
   turn: number
+  /** In which this process ran no timer: no peer is silent for that. */
+  stoodStillMillis: number
+  /** When it ran again, in its running time. */
+  wokeAt: number
 }
+
+/** A timer that is late by so much was not kept waiting by work: the process was stopped, or its machine. */
+const standstillMillis = 1_000
+
+/** Monotonic, and without the time in which this process stood still: what silence is measured by. */
+const runningMillis = (host: Host) => Effect.map(monotonicMillis, (now) => now - host.stoodStillMillis)
+
+const sleepNoticing = Effect.fnUntraced(function*(host: Host, millis: number) {
+  const due = (yield* monotonicMillis) + millis
+  yield* Effect.sleep(millis)
+  const late = (yield* monotonicMillis) - due
+  if (late < standstillMillis) return
+  host.stoodStillMillis += late
+  host.wokeAt = yield* runningMillis(host)
+})
 
 /** So that ten thousand are not pinged in the same instant. */
 const roundsOfCheck = 16
@@ -70,8 +92,8 @@ class Live {
     this.sentAt = now
   }
 
-  send(event: Protocol.Event): Effect.Effect<void, ConnectionClosed> {
-    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+  send(host: Host, event: Protocol.Event): Effect.Effect<void, ConnectionClosed> {
+    return Effect.flatMap(runningMillis(host), (now) => {
       this.sentAt = this.sendingSince = now
       return Effect.map(this.connection.send(event), () => {
         this.sendingSince = undefined
@@ -82,7 +104,7 @@ class Live {
 
 /** Runs a session until it is over. Does not fail: why it ended is told to the peer, and returned. */
 const serve = Effect.fnUntraced(function*(host: Host, connection: CoordinatorConnection) {
-  const live = new Live(connection, yield* Clock.currentTimeMillis)
+  const live = new Live(connection, yield* runningMillis(host))
   const run = Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(
       restore(hello(host, live)),
@@ -108,7 +130,7 @@ const hello = Effect.fnUntraced(function*(host: Host, live: Live) {
     duration: host.patienceMillis,
     orElse: () => Effect.fail(new Refused({ code: "silent", detail: "the first message, a hello, did not come" }))
   })
-  live.heardAt = yield* Clock.currentTimeMillis
+  live.heardAt = yield* runningMillis(host)
   if (first?.type !== "hello") {
     return yield* new Refused({ code: "badMessage", detail: "the first message has to be a hello" })
   }
@@ -133,7 +155,7 @@ const converse = Effect.fnUntraced(function*(
 ) {
   const { coordinator } = host
   live.spreadMillis = ReconnectSpread.millisFor(coordinator.peers())
-  yield* live.send({
+  yield* live.send(host, {
     type: "welcome",
     session: session.id,
     ...(session.resume === undefined ? {} : { resume: session.resume }),
@@ -141,12 +163,12 @@ const converse = Effect.fnUntraced(function*(
     replica: host.replica,
     ...(live.spreadMillis === 0 ? {} : { reconnectSpreadMillis: live.spreadMillis })
   })
-  if (coordinator.relays.length > 0) yield* live.send({ type: "relayMap", regions: coordinator.relays })
+  if (coordinator.relays.length > 0) yield* live.send(host, { type: "relayMap", regions: coordinator.relays })
   const round = host.rounds[host.turn++ % roundsOfCheck]!
   round.add(live)
   const end = (exit: Exit.Exit<void, ConnectionClosed | Refused>) => Deferred.done(live.ended, exit)
-  const telling = yield* Effect.forkChild(Effect.onExit(tell(live, session), end))
-  const listening = yield* Effect.forkChild(Effect.onExit(listen(live, session, others), end))
+  const telling = yield* Effect.forkChild(Effect.onExit(tell(host, live, session), end))
+  const listening = yield* Effect.forkChild(Effect.onExit(listen(host, live, session, others), end))
   return yield* Effect.ensuring(
     Deferred.await(live.ended),
     Effect.suspend(() => {
@@ -161,8 +183,8 @@ const watch = Effect.fnUntraced(function*(host: Host) {
   const checkMillis = Math.min(host.keepAliveMillis / 3, host.patienceMillis / 2)
   while (true) {
     for (const round of host.rounds) {
-      yield* Effect.sleep(checkMillis / roundsOfCheck)
-      const now = yield* Clock.currentTimeMillis
+      yield* sleepNoticing(host, checkMillis / roundsOfCheck)
+      const now = yield* runningMillis(host)
       const spreadMillis = ReconnectSpread.millisFor(host.coordinator.peers())
       for (const live of round) {
         const problem = problemOf(host, live, now)
@@ -170,11 +192,13 @@ const watch = Effect.fnUntraced(function*(host: Host) {
           Deferred.doneUnsafe(live.ended, Exit.fail(new Refused({ code: "silent", detail: problem })))
         } else if (
           live.sendingSince === undefined &&
-          (now - live.sentAt >= host.keepAliveMillis - checkMillis || spreadMillis > 2 * live.spreadMillis)
+          (now - live.sentAt >= host.keepAliveMillis - checkMillis || spreadMillis > 2 * live.spreadMillis ||
+            // The peer has counted the standstill as silence.
+            live.sentAt < host.wokeAt)
         ) {
           live.spreadMillis = spreadMillis
           yield* Effect.forkChild(Effect.ignore(
-            live.send({ type: "ping", ...(spreadMillis === 0 ? {} : { reconnectSpreadMillis: spreadMillis }) })
+            live.send(host, { type: "ping", ...(spreadMillis === 0 ? {} : { reconnectSpreadMillis: spreadMillis }) })
           ))
         }
       }
@@ -186,45 +210,54 @@ const problemOf = (host: Host, live: Live, now: number) => {
   if (live.sendingSince !== undefined && now - live.sendingSince >= host.patienceMillis) {
     return "it takes nothing that is sent to it"
   }
+  // What was read before the standstill was noticed is later than it should be.
+  live.heardAt = Math.min(live.heardAt, now)
   return now - live.heardAt >= 2.5 * host.keepAliveMillis ? "nothing was heard of it" : undefined
 }
 
-const tell = (live: Live, session: PeerSession) =>
-  Effect.forever(Effect.flatMap(session.next, (next) => tellNext(live, next))).pipe(
+const tell = (host: Host, live: Live, session: PeerSession) =>
+  Effect.forever(Effect.flatMap(session.next, (next) => tellNext(host, live, next))).pipe(
     // Who reads notices it as well, and after what the peer has said last: it may be a goodbye.
     Effect.catchTag("ConnectionClosed", () => Effect.never)
   )
 
-const tellNext = (live: Live, next: Next): Effect.Effect<void, ConnectionClosed | Refused> => {
+const tellNext = (host: Host, live: Live, next: Next): Effect.Effect<void, ConnectionClosed | Refused> => {
   switch (next._tag) {
     case "Updates":
-      return tellUpdates(live, next)
+      return tellUpdates(host, live, next)
     case "Replaced":
       return Effect.fail(new Refused({ code: "replaced", detail: "a newer session of the same peer replaced it" }))
     case "GoingAway":
       return Effect.andThen(
-        live.send({ type: "goingAway", retryAfterMillis: next.retryAfterMillis }),
+        live.send(host, { type: "goingAway", retryAfterMillis: next.retryAfterMillis }),
         Effect.fail(new Refused({ code: "goingAway", detail: "this replica ends" }))
       )
   }
 }
 
-const tellUpdates = (live: Live, { isSynced, updates }: Extract<Next, { _tag: "Updates" }>) => {
-  if (!isSynced) return live.send({ type: "updates", updates })
+const tellUpdates = (host: Host, live: Live, { isSynced, updates }: Extract<Next, { _tag: "Updates" }>) => {
+  if (!isSynced) return live.send(host, { type: "updates", updates })
   return updates.length === 0
-    ? live.send({ type: "synced" })
-    : Effect.andThen(live.send({ type: "updates", updates }), live.send({ type: "synced" }))
+    ? live.send(host, { type: "synced" })
+    : Effect.andThen(live.send(host, { type: "updates", updates }), live.send(host, { type: "synced" }))
 }
 
 /** Until the peer says that it goes. It is alive by what it sends, and nothing else. */
 const listen = Effect.fnUntraced(
-  function*(live: Live, session: PeerSession, first: ReadonlyArray<Protocol.Request | Protocol.UnknownRequest>) {
+  function*(
+    host: Host,
+    live: Live,
+    session: PeerSession,
+    first: ReadonlyArray<Protocol.Request | Protocol.UnknownRequest>
+  ) {
     let tokens: number = limits.messagesAtOnce
-    let refilled = live.heardAt
+    let now = yield* monotonicMillis
+    let refilled = now
     let messages = first
     while (true) {
-      tokens = Math.min(limits.messagesAtOnce, tokens + (live.heardAt - refilled) * limits.messagesPerSecond / 1_000)
-      refilled = live.heardAt
+      // Not by running time: a peer sends on while this process stands still.
+      tokens = Math.min(limits.messagesAtOnce, tokens + (now - refilled) * limits.messagesPerSecond / 1_000)
+      refilled = now
       for (const message of messages) {
         if (--tokens < 0) {
           return yield* new Refused({
@@ -241,7 +274,8 @@ const listen = Effect.fnUntraced(
       }
       messages = []
       messages = yield* live.connection.receive
-      live.heardAt = yield* Clock.currentTimeMillis
+      now = yield* monotonicMillis
+      live.heardAt = now - host.stoodStillMillis
     }
   }
 )

@@ -24,6 +24,7 @@ import {
 } from "effect"
 import * as Backoff from "../loop/Backoff.ts"
 import * as ControlLoop from "../loop/ControlLoop.ts"
+import { monotonicMillis } from "../loop/Monotonic.ts"
 import { type ConnectionClosed, type PeerConnection, Refused } from "./Connection.ts"
 import { DialFailed } from "./DialFailed.ts"
 import type { Node, PeerId, PeerUpdate } from "./Peer.ts"
@@ -201,7 +202,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   /** One timer for the session, and none for each message. */
   const untilSilent = Effect.fnUntraced(function*(heardAt: () => number, silence: Duration.Duration) {
     while (true) {
-      const left = heardAt() + Duration.toMillis(silence) - (yield* Clock.currentTimeMillis)
+      const left = heardAt() + Duration.toMillis(silence) - (yield* monotonicMillis)
       if (left <= 0) return yield* new CoordinatorSilent({ silentFor: silence })
       yield* Effect.sleep(Duration.millis(left))
     }
@@ -253,7 +254,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     mentioned = new Set()
     spreadMillis = welcome.reconnectSpreadMillis ?? 0
     const silence = Duration.seconds(welcome.keepAliveSeconds * 2.5)
-    let heardAt = yield* Clock.currentTimeMillis
+    let heardAt = yield* monotonicMillis
     // What came beside the welcome comes first.
     const rest: PeerConnection = {
       ...connection,
@@ -261,7 +262,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
         if (others.length > 0) return Effect.succeed(others.splice(0))
         return Effect.tap(
           connection.receive,
-          Effect.map(Clock.currentTimeMillis, (now) => {
+          Effect.map(monotonicMillis, (now) => {
             heardAt = now
           })
         )

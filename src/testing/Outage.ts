@@ -1,6 +1,7 @@
 /**
- * An outage, as a value: what goes wrong with the database, when, and for how long. The same value hits the memory stores
- * (`Database.layerScripted`) on `TestClock`, and a real PostgreSQL (`Database.faulty`).
+ * An outage, as a value: what goes wrong with the database, or with the process itself, when, and for how long. The same value hits
+ * the memory stores (`Database.layerScripted`) on `TestClock`, and a real PostgreSQL (`Database.faulty`). The faults of the process are
+ * those of its clock: `OutageClock.layer`, beneath all that is meant to be the process.
  *
  * ```ts
  * const outage = Outage.make([{ kind: "refused", at: "10 seconds", for: "1 minute" }])
@@ -24,6 +25,12 @@ import { Duration, Schema } from "effect"
  * - `ackLost`: the work is done, and the connection breaks before the answer.
  * - `connectionDropped`: the connection breaks before the work is done.
  * - `flapping`: `refused` in the first half of each `period`.
+ *
+ * Of the process, and not of its database; seen by what runs on the clock of `OutageClock.layer`:
+ *
+ * - `clockStep`: the time of day is wrong by `by`, forwards or backwards, and then right again. Elapsed time goes on as it does.
+ * - `stall`: the process stands still, as by SIGSTOP: none of its timers ends, and then all that are due do at once.
+ * - `suspend`: its machine is suspended. Elapsed time stands still with it, and only the time of day says afterwards that it was away.
  */
 export const Kind = Schema.Literals([
   "refused",
@@ -39,7 +46,10 @@ export const Kind = Schema.Literals([
   "poolHung",
   "ackLost",
   "connectionDropped",
-  "flapping"
+  "flapping",
+  "clockStep",
+  "stall",
+  "suspend"
 ])
 export type Kind = typeof Kind.Type
 
@@ -55,7 +65,9 @@ export const Fault = Schema.Struct({
   /** Of `slow` and `timedOut`. Default 1 second. */
   delay: Schema.optionalKey(Schema.Number),
   /** Of `flapping`. Default 2 seconds. */
-  period: Schema.optionalKey(Schema.Number)
+  period: Schema.optionalKey(Schema.Number),
+  /** Of `clockStep`: how far the clock is ahead, or behind if it is negative. Default 1 hour. */
+  by: Schema.optionalKey(Schema.Number)
 })
 export type Fault = typeof Fault.Type
 
@@ -73,25 +85,34 @@ export interface FaultInput {
   readonly times?: number
   readonly delay?: Duration.Input
   readonly period?: Duration.Input
+  readonly by?: Duration.Input
 }
 
 const millis = (input: Duration.Input) => Duration.toMillis(Duration.fromInputUnsafe(input))
 
 export const make = (faults: ReadonlyArray<FaultInput>): Outage =>
-  faults.map(({ at, delay, for: lasting, period, ...rest }) => ({
+  faults.map(({ at, by, delay, for: lasting, period, ...rest }) => ({
     ...rest,
     at: millis(at ?? 0),
     for: lasting === undefined ? Number.POSITIVE_INFINITY : millis(lasting),
     ...(delay === undefined ? {} : { delay: millis(delay) }),
-    ...(period === undefined ? {} : { period: millis(period) })
+    ...(period === undefined ? {} : { period: millis(period) }),
+    ...(by === undefined ? {} : { by: millis(by) })
   }))
 
 /** No outage at all. */
 export const none: Outage = []
 
+/** Whether it is one of the process, and no operation of the database meets it. */
+export const isOfProcess = ({ kind }: Pick<Fault, "kind">): boolean =>
+  kind === "clockStep" || kind === "stall" || kind === "suspend"
+
+/** Whether its time is now. */
+export const isAt = (fault: Fault, now: number): boolean => now >= fault.at && now < fault.at + fault.for
+
 /** Whether the fault strikes an operation at this time. Counting `times` is up to who asks. */
 export const strikes = (fault: Fault, now: number, operation: string): boolean => {
-  if (now < fault.at || now >= fault.at + fault.for) return false
+  if (!isAt(fault, now) || isOfProcess(fault)) return false
   if (fault.operation !== undefined && fault.operation !== operation) return false
   if (fault.kind !== "flapping") return true
   const period = fault.period ?? 2_000

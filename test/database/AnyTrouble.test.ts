@@ -68,7 +68,7 @@ const callers: ReadonlyArray<readonly [Whose, string]> = [
   ["vital", "test.vital"]
 ]
 
-const kinds = Outage.Kind.literals
+const kinds = Outage.Kind.literals.filter((kind) => !Outage.isOfProcess({ kind }))
 const targets = [...callers.map(([, operation]) => operation), "Availability.probe", undefined]
 
 /** Of the first two minutes. */

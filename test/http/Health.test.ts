@@ -49,6 +49,7 @@ const ask = (options: {
           isOpen: () => false,
           report: () => {},
           writableMillis: () => 0,
+          unavailableMillis: Effect.succeed(0),
           history: () => 0
         })),
         Layer.provide(Layer.mock(AcquireLoop, {

@@ -5,19 +5,21 @@ import * as DedupLogger from "../../src/logging/DedupLogger.ts"
 import { LogDisk } from "../../src/logging/file/LogDisk.ts"
 import { passAlways } from "../../src/logging/PassAlways.ts"
 import * as RotatingFile from "../../src/logging/RotatingFile.ts"
+import * as Outage from "../../src/testing/Outage.ts"
+import * as OutageClock from "../../src/testing/OutageClock.ts"
 import { makeFakeDisk } from "./file/FakeDisk.ts"
 
 const path = "/log/shop.log"
 const format = Logger.make<unknown, string>(({ logLevel, message }) => `${logLevel} ${String(message)}`)
 
-const setUp = Effect.fnUntraced(function*(options: Partial<RotatingFile.Options> = {}) {
+const setUp = Effect.fnUntraced(function*(options: Partial<RotatingFile.Options> = {}, outage = Outage.none) {
   const clock = yield* Clock.Clock
   const fake = makeFakeDisk(() => clock.currentTimeMillisUnsafe())
   const told: Array<string> = []
   const elsewhere = Logger.make(({ message }) => void told.push(String(message)))
   const file = yield* RotatingFile.make({ path, format, ...options }).pipe(
     Effect.provideService(LogDisk, fake.disk),
-    Effect.provide(Logger.layer([elsewhere]))
+    Effect.provide(Layer.merge(Logger.layer([elsewhere]), OutageClock.layer(outage)))
   )
   const log = <A>(effect: Effect.Effect<A>) => Effect.provide(effect, Logger.layer([file.logger]))
   return { ...fake, file, log, told }
@@ -134,6 +136,21 @@ describe("RotatingFile", () => {
       const counters = (yield* Metric.snapshot).filter(({ id }) => id === "lull_log_file_records_total")
       assert.lengthOf(counters, 2)
     }))
+
+  for (const by of [-3_600_000, 3_600_000]) {
+    it.effect(`a disk that fails while the clock is set by ${by / 1_000} s: for how long is said as it was`, () =>
+      Effect.gen(function*() {
+        const { faults, log, told } = yield* setUp({}, Outage.make([{ kind: "clockStep", at: "30 seconds", by }]))
+        faults.set("write", "EIO")
+        yield* log(Effect.logError("trouble"))
+        yield* TestClock.adjust("1 minute")
+        faults.clear()
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(told.slice(1), [
+          "the log file /log/shop.log is written again after 1m 800ms; 0 records lost so far"
+        ])
+      }))
+  }
 
   it.effect("rotated files are compressed two seconds later, also those of an earlier run", () =>
     Effect.gen(function*() {

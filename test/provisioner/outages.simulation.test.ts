@@ -11,6 +11,7 @@ import { collectLines, newJobs, replica, type Run, World } from "../support/repl
 
 const seeds = 40
 const minute = 60_000
+const kinds = Outage.Kind.literals.filter((kind) => !Outage.isOfProcess({ kind }))
 
 /** The database's own voice, and what a loop or a report met that is no outage: a lock, a cancel, a conflict. */
 const isExpected =
@@ -25,7 +26,7 @@ const drawOutage = Effect.gen(function*() {
   const count = 1 + Math.floor((yield* Random.next) * 12)
   const faults: Array<Outage.FaultInput> = []
   for (let index = 0; index < count; index++) {
-    const kind = Outage.Kind.literals[Math.floor((yield* Random.next) * Outage.Kind.literals.length)]!
+    const kind = kinds[Math.floor((yield* Random.next) * kinds.length)]!
     const constant = constants[Math.floor((yield* Random.next) * constants.length)]!
     const isNear = (yield* Random.next) < 0.5
     const spread = yield* Random.next

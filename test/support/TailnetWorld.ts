@@ -1,7 +1,7 @@
 /**
  * Several replicas on one memory store, each behind an outage of its own, on `TestClock`; and peers that reach them within the process.
  */
-import { Context, Effect, Exit, Layer, Logger, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import { Clock, Context, Effect, Exit, Layer, Logger, Ref, Scope, Stream, SubscriptionRef } from "effect"
 import { layerWebCrypto } from "effect/crypto/SecureRandom"
 import { TestClock } from "effect/testing"
 import { Availability } from "../../src/database/Availability.ts"
@@ -17,6 +17,8 @@ import type * as Session from "../../src/tailnet/Session.ts"
 import * as TailnetLoop from "../../src/tailnet/TailnetLoop.ts"
 import * as Transports from "../../src/tailnet/Transports.ts"
 import { none, type Outage } from "../../src/testing/Outage.ts"
+import * as OutageClock from "../../src/testing/OutageClock.ts"
+import { ownNotifications } from "./replicas.ts"
 
 export interface World {
   readonly replica: (name: string, options?: {
@@ -87,7 +89,9 @@ export const make: Effect.Effect<World, never, Scope.Scope> = Effect.gen(functio
         Layer.provideMerge(Database.layerScripted(options.outage ?? none)),
         Layer.provideMerge(Layer.mergeAll(Loops.layer, layerWebCrypto)),
         Layer.provideMerge(Layer.succeed(Replica, { id: name, name })),
+        Layer.provide(ownNotifications()),
         Layer.provide(Layer.succeedContext(shared)),
+        Layer.provideMerge(OutageClock.layer(options.outage ?? none)),
         Layer.provideMerge(Logger.layer([logger]))
       )
       const context = yield* Layer.buildWithScope(layer, own)
@@ -95,6 +99,8 @@ export const make: Effect.Effect<World, never, Scope.Scope> = Effect.gen(functio
         Effect.provideContext(context),
         Scope.provide(own)
       )
+      const clock = Context.make(Clock.Clock, Context.get(context, Clock.Clock))
+      const running = Effect.provideContext(OutageClock.running, clock)
       let isUnreachable = false
       const open = new Set<PeerConnection>()
       const transport: TailnetLoop.Transport = {
@@ -102,7 +108,18 @@ export const make: Effect.Effect<World, never, Scope.Scope> = Effect.gen(functio
         dial: Effect.suspend(() =>
           isUnreachable
             ? Effect.fail(new TailnetLoop.DialFailed({ address: name, reason: "refused" }))
-            : Effect.tap(inProcess.dial, (connection) => Effect.sync(() => open.add(connection)))
+            // Its side of the session is served by its own clock.
+            : Effect.provideContext(Effect.andThen(OutageClock.running, inProcess.dial), clock).pipe(
+              // A process that stands still reads nothing either, and a peer's own neither reads nor sends.
+              Effect.map((connection): PeerConnection => ({
+                ...connection,
+                receive: Effect.flatMap(Effect.exit(connection.receive), (exit) =>
+                  Effect.andThen(OutageClock.running, exit)),
+                send: (message) =>
+                  Effect.andThen(Effect.andThen(OutageClock.running, running), connection.send(message))
+              })),
+              Effect.tap((connection) => Effect.sync(() => open.add(connection)))
+            )
         )
       }
       return {
@@ -124,18 +141,22 @@ export const make: Effect.Effect<World, never, Scope.Scope> = Effect.gen(functio
   }
 })
 
-/** A peer with a loop of its own, and all that it was told. */
+/** A peer with a loop of its own, and all that it was told. `outage`: of its clock. */
 export const peer = Effect.fnUntraced(function*(
   number: number,
   transports: readonly [TailnetLoop.Transport, ...ReadonlyArray<TailnetLoop.Transport>],
-  options: Partial<TailnetLoop.Options> = {}
+  { outage = none, ...options }: Partial<TailnetLoop.Options> & { readonly outage?: Outage } = {}
 ) {
-  const loop = yield* TailnetLoop.make({ peer: uuid(number), transports, node: node(number), ...options })
+  const ownClock = yield* Layer.build(OutageClock.layer(outage))
+  const loop = yield* Effect.provideContext(
+    TailnetLoop.make({ peer: uuid(number), transports, node: node(number), ...options }),
+    ownClock
+  )
   const heard = yield* Ref.make<ReadonlyArray<PeerUpdate>>([])
   yield* Effect.forkScoped(Stream.runForEach(loop.events, (update) => Ref.update(heard, (all) => [...all, update])))
   yield* TestClock.adjust(1)
   const scope = yield* Scope.fork(yield* Scope.Scope)
-  yield* Effect.forkIn(loop.run, scope)
+  yield* Effect.forkIn(Effect.provideContext(loop.run, ownClock), scope)
   yield* TestClock.adjust(1)
   return {
     ...loop,

@@ -1,8 +1,8 @@
 /**
- * Replicas on memory stores: each has its own door, prober, worker and reaper, and they share the rows and the
+ * Replicas on memory stores: each has its own door, prober, worker, reaper and clock, and they share the rows and the
  * notifications, as they would share a PostgreSQL. A script of faults hits each replica by itself.
  */
-import { Context, type Duration, Effect, Exit, Layer, Logger, Scope } from "effect"
+import { Clock, Context, type Duration, Effect, Exit, Layer, Logger, Scope } from "effect"
 import * as SecureRandom from "effect/crypto/SecureRandom"
 import { Availability } from "../../src/database/Availability.ts"
 import { Database } from "../../src/database/Database.ts"
@@ -17,6 +17,7 @@ import * as JobStoreMemory from "../../src/provisioner/JobStoreMemory.ts"
 import { LocalWorkers } from "../../src/provisioner/LocalWorkers.ts"
 import * as Reaper from "../../src/provisioner/Reaper.ts"
 import * as Outage from "../../src/testing/Outage.ts"
+import * as OutageClock from "../../src/testing/OutageClock.ts"
 
 /** What is outside the replicas. */
 export const World = Layer.mergeAll(
@@ -57,12 +58,31 @@ export const execute = (job: LeasedJob): Effect.Effect<unknown, ExecutionFailed>
   )
 }
 
+/** The notifications of one process: while it stands still it hears nothing. */
+export const ownNotifications = () =>
+  Layer.effect(
+    Notifications,
+    Effect.gen(function*() {
+      const shared = yield* Notifications
+      const runFork = Effect.runForkWith(yield* Effect.context<never>())
+      return Notifications.of({
+        ...shared,
+        subscribe: (hear) =>
+          shared.subscribe((event) => {
+            runFork(Effect.andThen(OutageClock.running, Effect.sync(() => hear(event))))
+          })
+      })
+    })
+  )
+
 /** Starts a replica; its scope is the caller's, or `stop` ends it earlier. */
 export const replica = Effect.fnUntraced(function*(runs: Array<Run>, options: Options = {}) {
   const name = options.name ?? "a"
+  const outage = options.outage ?? Outage.none
   const record = (job: LeasedJob, event: Run["event"]) =>
-    Effect.clockWith((clock) =>
-      Effect.sync(() => runs.push({ job: job.job, replica: name, at: clock.currentTimeMillisUnsafe(), event }))
+    Effect.map(
+      OutageClock.outside,
+      (clock) => void runs.push({ job: job.job, replica: name, at: clock.currentTimeMillisUnsafe(), event })
     )
   const RecordingExecutor = Layer.succeed(Executor, {
     types: options.types,
@@ -91,17 +111,23 @@ export const replica = Effect.fnUntraced(function*(runs: Array<Run>, options: Op
   ).pipe(
     Layer.provide(LocalWorkers.layer),
     Layer.provideMerge(CountingStore),
-    Layer.provideMerge(Database.layerScripted(options.outage ?? Outage.none)),
+    Layer.provideMerge(Database.layerScripted(outage)),
     Layer.provideMerge(Loops.layer),
     Layer.provide(RecordingExecutor),
     Layer.provide(Layer.succeed(Replica, { id: name, name })),
+    Layer.provide(ownNotifications()),
+    Layer.provideMerge(OutageClock.layer(outage)),
     Layer.fresh
   )
   const scope = yield* Scope.make()
   const services = yield* Layer.buildWithScope(layer, scope)
+  const clock = Context.make(Clock.Clock, Context.get(services, Clock.Clock))
   const stop = Scope.close(scope, Exit.void)
   yield* Effect.addFinalizer(() => stop)
   return {
+    /** As the process does it, by its own clock, and when it does not stand still. */
+    inside: <A, E, R>(work: Effect.Effect<A, E, R>) =>
+      Effect.provideContext(Effect.andThen(OutageClock.running, work), clock),
     store: Context.get(services, JobStore),
     availability: Context.get(services, Availability),
     worker: Context.get(services, AcquireLoop.AcquireLoop),

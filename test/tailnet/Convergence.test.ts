@@ -1,5 +1,5 @@
 /**
- * Whatever happens to two replicas, their database, their notifications and the connections of their peers: once all of it is well
+ * Whatever happens to two replicas, their clocks, their database, their notifications and the connections of their peers: once all of it is well
  * again, each peer knows the newest node of each peer at the other end of a tunnel, and of nobody else.
  */
 import { assert, describe, it } from "@effect/vitest"
@@ -24,7 +24,7 @@ const Step = Schema.Union([
 ])
 
 const Faults = Schema.Array(Schema.Struct({
-  kind: Schema.Literals(["refused", "hung", "readOnly", "ackLost", "connectionDropped", "flapping"]),
+  kind: Schema.Literals(["refused", "hung", "readOnly", "ackLost", "connectionDropped", "flapping", "clockStep"]),
   at: Schema.Literals([1_000, 4_000, 9_000, 15_000]),
   for: Schema.Literals([100, 3_000, 8_000])
 })).check(Schema.isMaxLength(3))

@@ -2,9 +2,10 @@
  * What can be said about a process by its id. The id alone proves little: it may belong to another process by now. On
  * Linux `/proc` tells them apart; elsewhere a process that exists counts as the one that is meant.
  */
-import { Clock, Duration, Effect } from "effect"
+import { Duration, Effect } from "effect"
 import { execFileSync } from "node:child_process"
 import { readFileSync, statSync } from "node:fs"
+import { monotonicMillis } from "../../loop/Monotonic.ts"
 
 /** `process.kill` throws when there is nothing to signal, which is an answer here. */
 export const signal = (pid: number, name: NodeJS.Signals): boolean => {
@@ -57,9 +58,9 @@ export const worksIn = (pid: number, directory: string): boolean | undefined => 
 
 /** Whether `condition` came true within `limit`. */
 export const waitUntil = Effect.fnUntraced(function*(condition: () => boolean, limit: Duration.Input) {
-  const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(limit)
+  const until = (yield* monotonicMillis) + Duration.toMillis(limit)
   while (!condition()) {
-    if ((yield* Clock.currentTimeMillis) >= until) return false
+    if ((yield* monotonicMillis) >= until) return false
     yield* Effect.sleep(poll)
   }
   return true

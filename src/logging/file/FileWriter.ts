@@ -37,6 +37,8 @@ export interface Dropped {
   /** Wall clock, of the first and the last. */
   readonly firstAt: number
   readonly lastAt: number
+  /** From the first to the last, whatever the wall clock did meanwhile. */
+  readonly lastedMillis: number
   /** Of the error, as `ENOSPC`; `quota` where other files take it; `too long` for a record that no file has room for. */
   readonly reason: string
 }
@@ -85,6 +87,7 @@ export class FileWriter {
   #pending = ""
   #ends: Array<number> = []
   #dropped: Dropped | undefined
+  #droppingSince = 0
 
   #descriptor: number | undefined
   #id = ""
@@ -225,9 +228,19 @@ export class FileWriter {
     else if (now - this.#lookedAt >= lookAgainAfterMillis) this.#lookAgain()
     const { everyMillis, maxBytes } = this.options
     const isLong = this.#size + bytes > maxBytes
-    const isOld = everyMillis !== undefined && periodOf(this.#outside.wallMillis(), everyMillis) > this.#period
+    const isOld = everyMillis !== undefined && this.#isOfEarlierPeriod(everyMillis)
     if (this.#size > 0 && (isLong || isOld) && now >= this.#rotatableAt) this.#rotate()
     this.#makeRoom(bytes + (this.#isTorn ? 1 : 0))
+  }
+
+  /**
+   * By the time of day, as files are one for each day. A clock that is set back takes the file's day back with it: else a file that was
+   * begun while the clock was a year ahead would not be rotated for a year.
+   */
+  #isOfEarlierPeriod(everyMillis: number): boolean {
+    const now = periodOf(this.#outside.wallMillis(), everyMillis)
+    this.#period = Math.min(this.#period, now)
+    return now > this.#period
   }
 
   /** All of it, however little the kernel takes at a time; what is not whole is taken back. */
@@ -299,11 +312,14 @@ export class FileWriter {
 
   #countDropped(records: number, reason: string): void {
     const now = this.#outside.wallMillis()
+    const at = this.#outside.monotonicMillis()
+    if (this.#dropped === undefined) this.#droppingSince = at
     this.droppedRecords += records
     this.#dropped = {
       records: (this.#dropped?.records ?? 0) + records,
       firstAt: this.#dropped?.firstAt ?? now,
       lastAt: now,
+      lastedMillis: at - this.#droppingSince,
       reason
     }
   }
@@ -367,8 +383,9 @@ export class FileWriter {
         this.#sequence = Math.max(this.#sequence, archive.sequence)
       } else if (isFile && this.#naming.isPartial(name)) {
         if (name === this.#compression?.partial) continue
-        // Of a process that ended meanwhile. One that lives has touched it just now.
-        if (this.#outside.wallMillis() - modifiedAt < 60_000) this.#foreignBytes += size
+        // Of a process that ended meanwhile. One that lives has touched it just now. Wall time, as the file's is nothing else: after a
+        // step one that lives loses a copy, which it makes again.
+        if (Math.abs(this.#outside.wallMillis() - modifiedAt) < 60_000) this.#foreignBytes += size
         else this.disk.remove(join(this.directory, name))
       } else this.#foreignBytes += size
     }

@@ -8,7 +8,8 @@ const start = Date.parse("2026-11-23T10:00:00Z")
 
 const setUp = (options: { maxBytes?: number; quota?: number; everyMillis?: number } = {}) => {
   let millis = start
-  const fake = makeFakeDisk(() => millis)
+  let wrongBy = 0
+  const fake = makeFakeDisk(() => millis + wrongBy)
   const dropped: Array<Dropped> = []
   let archived = 0
   const make = () =>
@@ -16,7 +17,7 @@ const setUp = (options: { maxBytes?: number; quota?: number; everyMillis?: numbe
       fake.disk,
       { path, maxBytes: 1_000, quota: 10_000, everyMillis: undefined, bufferLength: 200, ...options },
       {
-        wallMillis: () => millis,
+        wallMillis: () => millis + wrongBy,
         monotonicMillis: () => millis,
         formatDropped: (each) => {
           dropped.push(each)
@@ -31,6 +32,8 @@ const setUp = (options: { maxBytes?: number; quota?: number; everyMillis?: numbe
     make,
     archived: () => archived,
     pass: (by: number) => void (millis += by),
+    /** The time of day is set, and nothing else. */
+    setWrongBy: (by: number) => void (wrongBy = by),
     names: () => [...fake.files.keys()].map((each) => each.slice(5)).sort(),
     /** All lines of the log, oldest first. */
     lines: () =>
@@ -91,6 +94,43 @@ describe("FileWriter", () => {
     writer.append("tomorrow", true)
     assert.strictEqual(text(path), "tomorrow\n")
     assert.strictEqual(names().length, 3)
+  })
+
+  it("goes on to rotate at each period after the clock was set ahead and back", () => {
+    const { names, pass, setWrongBy, text, writer } = opened({ everyMillis: 86_400_000 })
+    setWrongBy(365 * 86_400_000)
+    writer.append("in a year", true)
+    pass(60_000)
+    setWrongBy(0)
+    writer.append("today", true)
+    const before = names().length
+    pass(86_400_000)
+    writer.append("tomorrow", true)
+    assert.strictEqual(text(path), "tomorrow\n")
+    assert.strictEqual(names().length, before + 1)
+  })
+
+  it("is not rotated to and fro by a clock that is set around the end of a period", () => {
+    const { names, pass, setWrongBy, writer } = opened({ everyMillis: 86_400_000 })
+    pass(13.9 * 3_600_000)
+    for (let set = 0; set < 20; set++) {
+      setWrongBy(set % 2 === 0 ? 600_000 : 0)
+      writer.append("a record", true)
+    }
+    assert.isAtMost(names().length, 11)
+  })
+
+  it("says for how long it dropped records, whatever the clock was set to meanwhile", () => {
+    const { dropped, faults, pass, setWrongBy, writer } = opened()
+    faults.set("write", "EIO")
+    for (let record = 0; record < 10_000; record++) writer.append(numbered(record, 100), false)
+    pass(5_000)
+    setWrongBy(-3_600_000)
+    writer.append(numbered(10_000, 100), false)
+    pass(2_000)
+    faults.clear()
+    writer.flush()
+    assert.strictEqual(dropped.at(-1)?.lastedMillis, 5_000)
   })
 
   it("begins on a line of its own after a run that ended within one", () => {
