@@ -2,17 +2,22 @@
  * Which requests are refused before anything is done: pure. The API runs commands, so no web page may reach it, not even
  * one that the operator has open on the same machine.
  *
+ * - A path in another spelling than the one that the API has: whoever compares paths, and whoever routes them, see the same.
  * - A foreign `Host`: a name that was rebound to the loopback.
  * - A foreign `Origin`: a page of another site.
  * - A body that is not declared as JSON: what a form can send without asking.
  * - Without the token, where one is set.
  */
+import { Result } from "effect"
 import { createHash, timingSafeEqual } from "node:crypto"
 import { path as tailnetPath } from "../tailnet/Protocol.ts"
+import * as Api from "./Api.ts"
+import * as Paths from "./Paths.ts"
 
 export interface Request {
   readonly method: string
-  readonly path: string
+  /** As it came: a path with its query, if all is well. */
+  readonly target: string
   readonly headers: Readonly<Record<string, string | undefined>>
 }
 
@@ -25,12 +30,13 @@ export interface Options {
 }
 
 export interface Refusal {
-  readonly status: 401 | 403 | 413 | 415
+  readonly status: 400 | 401 | 403 | 404 | 405 | 413 | 415
   readonly detail: string
+  readonly headers?: Readonly<Record<string, string>>
 }
 
-/** Enough for thousands of jobs in one submission. */
-export const largestBody = 16 * 1024 * 1024
+/** Enough for as many jobs as one submission may have, of 800 bytes each. It is parsed in one piece, and nothing else is done meanwhile. */
+export const largestBody = 8 * 1024 * 1024
 
 /** Probes carry no token, and learn nothing that needs one. */
 const open = new Set(["/healthz", "/readyz"])
@@ -45,13 +51,26 @@ export const refuse = (request: Request, options: Options): Refusal | undefined 
   if (origin !== undefined && !isOwn(origin, headers["host"] ?? "")) {
     return { status: 403, detail: `requests from the origin ${JSON.stringify(origin)} are not accepted` }
   }
-  const isPeer = request.path === tailnetPath
-  if ((options.token !== undefined || (isPeer && options.peerToken !== undefined)) && !open.has(request.path)) {
+  const read = Paths.pathOf(request.target)
+  if (Result.isFailure(read)) return { status: 400, detail: read.failure }
+  const path = read.success
+  const isPeer = path === tailnetPath
+  if ((options.token !== undefined || (isPeer && options.peerToken !== undefined)) && !open.has(path)) {
     const given = /^Bearer (.+)$/i.exec(headers["authorization"] ?? "")?.[1] ?? ""
     const accepted = isPeer ? [options.token, options.peerToken] : [options.token]
     if (!accepted.some((token) => token !== undefined && isSame(given, token))) {
-      return { status: 401, detail: "a token is needed: Authorization: Bearer …" }
+      return {
+        status: 401,
+        detail: "a token is needed: Authorization: Bearer …",
+        headers: { "www-authenticate": "Bearer" }
+      }
     }
+  }
+  const allowed = Api.methodsOf(path)
+  if (allowed.length === 0) return nothingHere
+  if (!allowed.includes(request.method)) {
+    const allow = allowed.join(", ")
+    return { status: 405, detail: `${request.method} is not possible here, only ${allow}`, headers: { allow } }
   }
   if (request.method !== "POST") return undefined
   if (Number(headers["content-length"] ?? 0) > largestBody) {
@@ -63,6 +82,8 @@ export const refuse = (request: Request, options: Options): Refusal | undefined 
   }
   return undefined
 }
+
+export const nothingHere: Refusal = { status: 404, detail: "there is nothing here; see /openapi.json" }
 
 const hostName = (host: string) => host.replace(/:\d+$/, "").toLowerCase()
 

@@ -49,6 +49,9 @@ export const limits = {
   submissionBytes: 16 * 1_048_576,
   /** Bytes of one input, as JSON: it is held in memory by the worker, and sent with others. Larger things belong into a file or a table. */
   inputBytes: 1_048_576,
+  /** Words of a command. Linux takes two megabytes of them with the environment. */
+  commandWords: 16_384,
+  environmentVariables: 4_096,
   /** Bytes of a result, as JSON. */
   resultBytes: 1_048_576,
   /** Characters of the sentence that says why a job failed; what is longer is cut. */
@@ -108,7 +111,8 @@ export const JobRequest = Schema.Struct({
 })
 export type JobRequest = typeof JobRequest.Type
 
-const untagged: Tags = Object.freeze({})
+/** Of a job that asks for none: one for all, so that such jobs are seen to be alike. */
+export const untagged: Tags = Object.freeze({})
 
 export const request = (
   options: Partial<JobRequest> & { readonly type: string; readonly input?: unknown }
@@ -155,9 +159,24 @@ export const pathText = (path: ReadonlyArray<PropertyKey | { readonly key: Prope
 
 /** Whether both are the same to `JobRequest`, which looks at everything but the input. */
 const isAlike = (one: JobRequest, other: JobRequest) =>
-  one.type === other.type && one.priority === other.priority && one.tags === other.tags &&
-  one.idempotencyKey === other.idempotencyKey && one.notBefore === other.notBefore &&
-  one.timeout === other.timeout && one.maxAttempts === other.maxAttempts
+  one.type === other.type && one.priority === other.priority && haveSameEntries(one.tags, other.tags) &&
+  (one.idempotencyKey === other.idempotencyKey || isIdempotencyKey(other.idempotencyKey)) &&
+  one.notBefore === other.notBefore && one.timeout === other.timeout && one.maxAttempts === other.maxAttempts
+
+const isIdempotencyKey = Schema.is(IdempotencyKey)
+
+const haveSameEntries = (one: Tags, other: Tags): boolean => {
+  if (one === other) return true
+  // What is not typed may call this, too.
+  if (typeof other !== "object" || other === null) return false
+  const keys = Object.keys(other)
+  return keys.length === Object.keys(one).length &&
+    keys.every((key) => Object.hasOwn(one, key) && one[key] === other[key])
+}
+
+/** A schema decodes every tag before it counts them. */
+const hasTooManyTags = ({ tags }: JobRequest) =>
+  typeof tags === "object" && tags !== null && Object.keys(tags).length > limits.tags
 
 /**
  * What is wrong with a submission, or nothing; and the JSON of each input, which is made here once. Pure.
@@ -168,12 +187,17 @@ export const checkRequests = (
   const problems: Array<FieldProblem> = []
   const inputs: Array<string> = []
   if (requests.length > limits.submission) {
-    problems.push({ job: 0, field: "", problem: `at most ${limits.submission} jobs in one submission` })
+    const problem = `at most ${limits.submission} jobs in one submission`
+    return Result.fail(new InvalidJob({ problems: [{ job: 0, field: "", problem }] }))
   }
   let total = 0
   let good: JobRequest | undefined
   for (const [job, asked] of requests.entries()) {
-    if (problems.length >= mostProblems) break
+    if (problems.length >= mostProblems || total > limits.submissionBytes) break
+    if (hasTooManyTags(asked)) {
+      problems.push({ job, field: "tags", problem: `at most ${limits.tags} tags` })
+      continue
+    }
     // Jobs of one submission are mostly alike, but for their inputs: what was found good is good again.
     if (good === undefined || !isAlike(good, asked)) {
       const decoded = decodeRequest(asked)
@@ -195,7 +219,7 @@ export const checkRequests = (
     problems.push({
       job: 0,
       field: "",
-      problem: `all inputs of one submission have at most ${limits.submissionBytes} bytes of JSON, these have ${total}`
+      problem: `all inputs of one submission have at most ${limits.submissionBytes} bytes of JSON, these have more`
     })
   }
   return problems.length === 0
