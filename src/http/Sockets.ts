@@ -88,6 +88,10 @@ const watchIdle = (server: Server, idle: number) => {
 }
 
 const endRefusedUpgrades = (server: Server, idle: number, isBusy: (socket: Duplex) => boolean) => {
+  server.prependListener("request", ({ headers }: IncomingMessage, response: ServerResponse) => {
+    // Whoever wants to speak something else has nothing more to say in HTTP.
+    if (headers.upgrade !== undefined) response.shouldKeepAlive = false
+  })
   server.prependListener("upgrade", (_: IncomingMessage, socket: Socket) => {
     // An answer to a request before it is still under way: there is no place for another.
     if (isBusy(socket)) return void socket.destroy()

@@ -24,11 +24,15 @@ export interface Submissions {
 /** Forty for each of ten thousand jobs. `JSON.parse` makes at most a hundred bytes of each, in half a microsecond. */
 const mostParts = 400_000
 
+/** Two for each of ten thousand jobs, as of a tag and a variable with names of their own. */
+const mostLayouts = 20_000
+
 const bounds: BodyShape.Bounds = {
   items: limits.submission,
   entries: Math.max(limits.commandWords, limits.environmentVariables),
   parts: mostParts,
-  depth: limits.depth
+  depth: limits.depth,
+  layouts: mostLayouts
 }
 
 /** Jobs that are looked at before others have their turn: a few milliseconds. */

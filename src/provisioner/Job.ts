@@ -157,22 +157,34 @@ export const pathText = (path: ReadonlyArray<PropertyKey | { readonly key: Prope
     return typeof key === "number" ? `${text}[${key}]` : text === "" ? String(key) : `${text}.${String(key)}`
   }, "")
 
-/** Whether both are the same to `JobRequest`, which looks at everything but the input. */
-const isAlike = (one: JobRequest, other: JobRequest) =>
-  one.type === other.type && one.priority === other.priority && haveSameEntries(one.tags, other.tags) &&
-  (one.idempotencyKey === other.idempotencyKey || isIdempotencyKey(other.idempotencyKey)) &&
-  one.notBefore === other.notBefore && one.timeout === other.timeout && one.maxAttempts === other.maxAttempts
+const isType = Schema.is(JobType)
+const isPriority = Schema.is(Priority)
+const isIdempotencyKey = Schema.is(JobRequest.fields.idempotencyKey)
+const isNotBefore = Schema.is(JobRequest.fields.notBefore)
+const isTimeout = Schema.is(JobRequest.fields.timeout)
+const isMaxAttempts = Schema.is(MaxAttempts)
 
-const isIdempotencyKey = Schema.is(IdempotencyKey)
+/** As `Tags` says: a schema takes microseconds for each tag, and there may be many. */
+const areTags = (tags: unknown): boolean =>
+  typeof tags === "object" && tags !== null && !Array.isArray(tags) &&
+  Object.keys(tags).length <= limits.tags &&
+  Object.entries(tags).every(([key, value]: [string, unknown]) =>
+    key !== "" && key.length <= limits.tagKeyLength && isStorable(key) &&
+    typeof value === "string" && value.length <= limits.tagValueLength && isStorable(value)
+  )
 
-const haveSameEntries = (one: Tags, other: Tags): boolean => {
-  if (one === other) return true
-  // What is not typed may call this, too.
-  if (typeof other !== "object" || other === null) return false
-  const keys = Object.keys(other)
-  return keys.length === Object.keys(one).length &&
-    keys.every((key) => Object.hasOwn(one, key) && one[key] === other[key])
-}
+/**
+ * Whether nothing is wrong with it, when nothing is with another one: a field that both have alike is not looked at again. `JobRequest` decides
+ * about all that is not found good here.
+ */
+const isGood = (asked: JobRequest, good: JobRequest) =>
+  (asked.type === good.type || isType(asked.type)) &&
+  (asked.priority === good.priority || isPriority(asked.priority)) &&
+  (asked.tags === good.tags || areTags(asked.tags)) &&
+  (asked.idempotencyKey === good.idempotencyKey || isIdempotencyKey(asked.idempotencyKey)) &&
+  (asked.notBefore === good.notBefore || isNotBefore(asked.notBefore)) &&
+  (asked.timeout === good.timeout || isTimeout(asked.timeout)) &&
+  (asked.maxAttempts === good.maxAttempts || isMaxAttempts(asked.maxAttempts))
 
 /** A schema decodes every tag before it counts them. */
 const hasTooManyTags = ({ tags }: JobRequest) =>
@@ -198,8 +210,7 @@ export const checkRequests = (
       problems.push({ job, field: "tags", problem: `at most ${limits.tags} tags` })
       continue
     }
-    // Jobs of one submission are mostly alike, but for their inputs: what was found good is good again.
-    if (good === undefined || !isAlike(good, asked)) {
+    if (good === undefined || !isGood(asked, good)) {
       const decoded = decodeRequest(asked)
       if (Result.isSuccess(decoded)) good = asked
       else {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as BodyShape from "../../src/http/BodyShape.ts"
 
-const bounds: BodyShape.Bounds = { items: 3, entries: 4, parts: 40, depth: 5 }
+const bounds: BodyShape.Bounds = { items: 3, entries: 4, parts: 40, depth: 5, layouts: 6 }
 const beyond = (text: string) => BodyShape.beyond(Buffer.from(text), bounds)
 
 describe("the shape of a body", () => {
@@ -17,6 +17,7 @@ describe("the shape of a body", () => {
       "[[[[[]]]]]",
       "\",,,,,,[[[[[[[{{{{{{{\"",
       "[\"a,b,c,d\\\",,,,,,\\\\\",\"[[[[[[[\"]",
+      "[{\"a\":1,\"b\":{\"a\":1,\"b\":2}},{\"a\":1,\"b\":2,\"c\":3,\"d\":4},{\"a\":{\"b\":{\"c\":1}}}]",
       "{\"a\\\\\":[1],\"\\\"b\":{}}"
     ]
   ) {
@@ -29,6 +30,8 @@ describe("the shape of a body", () => {
     ["{\"input\":{\"command\":[0,0,0,0,0,0]}}", "input.command", /at most 4 entries/],
     ["[{},{\"tags\":{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5}}]", "[1].tags", /at most 4 entries/],
     ["{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5}", "", /at most 4 entries/],
+    ["[{\"a\":1,\"b\":1,\"c\":1},{\"b\":1,\"c\":1},{\"c\":1,\"b\":1}]", "", /at most 6 different sequences/],
+    ["[{\"k1\":1},{\"k2\":1},{\"k3\":{\"k4\":1,\"k5\":1,\"k6\":1,\"k7\":1}}]", "", /at most 6 different sequences/],
     ["[[[[[[", "[0][0][0][0][0]", /at most 5 deep/],
     ["{\"a\":{\"b\":[{\"c\":{\"d\":{", "a.b[0].c.d", /at most 5 deep/],
     [`[${"[{},{},{},{}],".repeat(3)}`, "", /in all|at most 3 jobs/],

@@ -29,12 +29,22 @@ const secondsOf = (input: unknown) => {
   return program === "sleep" ? Duration.seconds(Number(seconds)) : Duration.zero
 }
 
-/** What is answered to bytes as they are, until the service closes the connection. */
+const isWhole = (text: string) => {
+  const [head = "", body] = text.split("\r\n\r\n", 2)
+  return body !== undefined &&
+    body.length >= Number(/content-length: (\d+)/i.exec(head)?.[1] ?? Number.POSITIVE_INFINITY)
+}
+
+/** What is answered to bytes as they are: a whole answer, or all until the service closes the connection. */
 export const answerTo = (port: number, bytes: string) =>
   new Promise<string>((resolve) => {
     const socket = connect({ port, host: "127.0.0.1" })
     let text = ""
-    socket.on("data", (data) => text += String(data)).on("error", () => {}).on("close", () => resolve(text))
+    socket.on("data", (data) => {
+      text += String(data)
+      if (isWhole(text)) socket.destroy()
+    })
+    socket.on("error", () => {}).on("close", () => resolve(text))
     socket.write(bytes)
   })
 

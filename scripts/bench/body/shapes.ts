@@ -66,15 +66,55 @@ export const shapes: Readonly<Record<string, () => string>> = {
   "deep lists": () => "[".repeat(largestBody),
   "deep objects": () => "{\"a\":".repeat(Math.floor(largestBody / 5)),
   "empty objects": () => filled("[", () => "{}", "]"),
-  "empty objects in lists": () => filled("[", () => `[${"{},".repeat(37)}{}]`, "]", largestBody, limits.submission),
+  "empty objects in lists": () => filled("[", () => `[${"{},".repeat(18)}{}]`, "]", largestBody, limits.submission),
   "unknown fields": () => filled("{", (index) => `"k${index.toString(36)}":0`, "}"),
   "jobs of unknown fields": () => jobs("{", (job, index) => `"k${job}_${index}":1`, "}", 19),
   "jobs with a name that nobody else has": () => jobs("{", (job, index) => `"${index}":{"k${job}_${index}":1}`, "}", 9),
-  "jobs with many tags": () =>
+  "jobs with many tags, each with names of its own": () =>
     jobs("{\"input\":{\"command\":[\"x\"]},\"tags\":{", (job, index) => `"k${job}_${index}":"v"`, "}}", 16),
+  "jobs with many tags": () =>
+    jobs("{\"input\":{\"command\":[\"x\"]},\"tags\":{", (job, index) => `"k${index}":"v${job}"`, "}}", 14),
+  "jobs with two names of their own": () =>
+    filled(
+      "[",
+      (job) => `{"input":{"command":["x"],"env":{"K${job}":"v"}},"tags":{"k${job}":"v"}}`,
+      "]",
+      largestBody,
+      limits.submission - 5
+    ),
   "jobs with many words": () => jobs(command, (_, index) => word(index), "]}}", 34),
   "jobs with many variables": () =>
-    jobs("{\"input\":{\"command\":[\"x\"],\"env\":{", (job, index) => `"K${job}_${index}":"v"`, "}}}", 16),
+    jobs("{\"input\":{\"command\":[\"x\"],\"env\":{", (job, index) => `"K${index}":"v${job}"`, "}}}", 15),
+  "jobs with keys and times of their own": () =>
+    filled(
+      "[",
+      (job) =>
+        `{"input":{"command":["x"]},"idempotencyKey":"${job}","notBefore":"2030-01-01T00:00:${
+          String(job % 60).padStart(2, "0")
+        }Z","timeoutSeconds":${job + 1},"priority":${job},"maxAttempts":${job % 100 + 1}}`,
+      "]",
+      largestBody,
+      limits.submission
+    ),
+  "objects with names that are numbers": () =>
+    filled("[", () => `[${"{\"4294967294\":1},".repeat(12)}{}]`, "]", largestBody, 9_990),
+  "lists in lists": () => filled("[", () => `[${"[],".repeat(18)}[]]`, "]", largestBody, limits.submission),
+  "short texts": () =>
+    filled(
+      "[",
+      (job) => `[${Array.from({ length: 38 }, (_, index) => `"${job}_${index}"`).join()}]`,
+      "]",
+      largestBody,
+      limits.submission
+    ),
+  "fractions": () =>
+    filled(
+      "[",
+      (job) => `[${Array.from({ length: 38 }, (_, index) => `${job}.${index}5`).join()}]`,
+      "]",
+      largestBody,
+      limits.submission
+    ),
   "wrong words": () => filled(command, () => "0", "]}}", largestBody, limits.commandWords),
   "jobs of wrong words": () => jobs(command, () => "0", "]}}", 34),
   "the longest command": () => filled(command, () => "\"\"", "]}}", largestBody, limits.commandWords),
