@@ -12,6 +12,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Cluster from "../../src/database/embedded/Cluster.ts"
+import { largestBody } from "../../src/http/Guard.ts"
 import { shapes } from "./body/shapes.ts"
 
 interface Found {
@@ -72,7 +73,13 @@ const measure = async (shape: string) => {
     await pause(100)
     const found = await tell("end")
     const bytes = Buffer.byteLength(body)
-    return { bytes, ...answer, blockedMillis: found.blockedMillis, timesItsSize: found.kilobytes * 1024 / bytes }
+    return {
+      bytes,
+      ...answer,
+      blockedMillis: found.blockedMillis,
+      megabytes: found.kilobytes / 1_000,
+      timesTheLargest: found.kilobytes * 1_024 / largestBody
+    }
   } finally {
     child.kill("SIGKILL")
     rmSync(directory, { recursive: true, force: true })

@@ -240,7 +240,10 @@ const tailnet: ReadonlyArray<Comparison> = [
 const bodies: ReadonlyArray<Comparison> = [{
   what: "body",
   candidates: Object.keys(shapes).map((shape) => ({ name: shape, script: "body.ts", parameters: [shape] })),
-  figures: [["status", "status"], ["blockedMillis", "ms blocked"], ["timesItsSize", "times its size in memory"]]
+  figures: [["status", "status"], ["blockedMillis", "ms blocked"], ["bytes", "bytes"], ["megabytes", "MB taken"], [
+    "timesTheLargest",
+    "of the largest body"
+  ]]
 }]
 
 const subjects: Readonly<Record<string, ReadonlyArray<Comparison>>> = {

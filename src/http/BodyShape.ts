@@ -8,8 +8,10 @@ import type { FieldProblem } from "./Problem.ts"
 export interface Bounds {
   /** Entries of the list that is the whole of it. */
   readonly items: number
-  /** Entries of any other list, and of an object. */
+  /** Entries of any other list. */
   readonly entries: number
+  /** Entries of an object. */
+  readonly fields: number
   /** Lists, objects, and what separates their entries: all of them together. */
   readonly parts: number
   /** Lists and objects inside each other. */
@@ -62,7 +64,7 @@ export const beyond = (json: Uint8Array, bounds: Bounds): FieldProblem | undefin
         break
       case comma: {
         parts++
-        const most = depth === 1 && places.isList(depth) ? bounds.items : bounds.entries
+        const most = !places.isList(depth) ? bounds.fields : depth === 1 ? bounds.items : bounds.entries
         if (places.next(depth) >= most) return tooMany(places, depth, most)
         break
       }

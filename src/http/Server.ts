@@ -54,7 +54,7 @@ import * as Submissions from "./Submissions.ts"
 
 type Answer = Response.HttpServerResponse
 
-/** Sets of tags of one submission of which it is asked whether a worker runs such jobs. Each may be a question to the database. */
+/** Sets of tags after which no further job of a submission gets a remark: each may be a question to the database. */
 const mostAsked = 20
 
 const defaultPage = 50
@@ -115,9 +115,8 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
     Effect.suspend(() => {
       const asked = new Set<string>()
       return Effect.forEach(jobs, (job) => {
-        const queue = `${job.type} ${tagKey(job.tags)}`
-        if (asked.size === mostAsked && !asked.has(queue)) return Effect.succeed(fromJob(job))
-        asked.add(queue)
+        if (asked.size === mostAsked) return Effect.succeed(fromJob(job))
+        asked.add(`${job.type} ${tagKey(job.tags)}`)
         return Effect.map(provisioner.remark(job), (remark) => fromJob(job, remark))
       })
     })

@@ -24,12 +24,13 @@ export interface Submissions {
 /** Forty for each of ten thousand jobs. `JSON.parse` makes at most a hundred bytes of each, in half a microsecond. */
 const mostParts = 400_000
 
-/** Two for each of ten thousand jobs, as of a tag and a variable with names of their own. */
-const mostLayouts = 20_000
+/** One for each of ten thousand jobs, as of a variable with a name of its own. Most have the same names as the one before. */
+const mostLayouts = 10_000
 
 const bounds: BodyShape.Bounds = {
   items: limits.submission,
-  entries: Math.max(limits.commandWords, limits.environmentVariables),
+  entries: limits.commandWords,
+  fields: limits.environmentVariables,
   parts: mostParts,
   depth: limits.depth,
   layouts: mostLayouts

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as BodyShape from "../../src/http/BodyShape.ts"
 
-const bounds: BodyShape.Bounds = { items: 3, entries: 4, parts: 40, depth: 5, layouts: 6 }
+const bounds: BodyShape.Bounds = { items: 3, entries: 4, fields: 4, parts: 40, depth: 5, layouts: 6 }
 const beyond = (text: string) => BodyShape.beyond(Buffer.from(text), bounds)
 
 describe("the shape of a body", () => {

@@ -74,13 +74,13 @@ export const shapes: Readonly<Record<string, () => string>> = {
     jobs("{\"input\":{\"command\":[\"x\"]},\"tags\":{", (job, index) => `"k${job}_${index}":"v"`, "}}", 16),
   "jobs with many tags": () =>
     jobs("{\"input\":{\"command\":[\"x\"]},\"tags\":{", (job, index) => `"k${index}":"v${job}"`, "}}", 14),
-  "jobs with two names of their own": () =>
+  "jobs with a name of their own": () =>
     filled(
       "[",
-      (job) => `{"input":{"command":["x"],"env":{"K${job}":"v"}},"tags":{"k${job}":"v"}}`,
+      (job) => `{"input":{"command":["x"]},"tags":{"k${job}":"v"}}`,
       "]",
       largestBody,
-      limits.submission - 5
+      limits.submission - 50
     ),
   "jobs with many words": () => jobs(command, (_, index) => word(index), "]}}", 34),
   "jobs with many variables": () =>
