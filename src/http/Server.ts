@@ -46,7 +46,7 @@ import { Provisioner } from "../provisioner/Provisioner.ts"
 import * as Api from "./Api.ts"
 import { Draining } from "./Draining.ts"
 import * as Guard from "./Guard.ts"
-import { fromJob } from "./JobDocuments.ts"
+import { fromJob, type JobDocument } from "./JobDocuments.ts"
 import * as Problem from "./Problem.ts"
 import * as Query from "./Query.ts"
 import { type Sockets, tooManyOfAddress } from "./Sockets.ts"
@@ -128,7 +128,11 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
     const { isMany, submissions } = read.success
     return yield* provisioner.submitAll(submissions).pipe(
       Effect.flatMap(withRemarks),
-      Effect.map((documents) => Response.jsonUnsafe(isMany ? documents : documents[0], { status: 201 })),
+      Effect.map((documents) =>
+        isMany
+          ? Response.stream(inParts(documents), { status: 201, contentType: "application/json" })
+          : Response.jsonUnsafe(documents[0], { status: 201 })
+      ),
       Effect.catchTags({
         InvalidJob: ({ problems }) => Effect.succeed(Problem.badJobs(problems, isMany)),
         IdempotencyConflict: (error) =>
@@ -298,6 +302,20 @@ const stopping = Problem.respond(
   {},
   retrySoon
 )
+
+/** Jobs that are written at a time, and sent before the next are: all of them may be a third more than what was sent, twice. */
+const documentsAtOnce = 250
+
+/** A list as JSON, made while it is sent. */
+const inParts = (documents: ReadonlyArray<JobDocument>): Stream.Stream<Uint8Array> =>
+  Stream.paginate(0, (from) =>
+    Effect.sync(() => {
+      const to = from + documentsAtOnce
+      const isLast = to >= documents.length
+      const part = documents.slice(from, to).map((document) => JSON.stringify(document)).join()
+      const text = `${from === 0 ? "[" : ","}${part}${isLast ? "]" : ""}`
+      return [[text], isLast ? Option.none() : Option.some(to)] as const
+    })).pipe(Stream.encodeText)
 
 /** What any operation of a store may end with; and what is our fault is logged, and not shown. */
 const answered = <E, R>(handler: Effect.Effect<Answer, E, R>): Effect.Effect<Answer, never, R> =>

@@ -85,7 +85,17 @@ describe("a submission", () => {
       )
       const body = JSON.stringify(jobs)
       assert.isAbove(body.length, 7_500_000)
-      assert.strictEqual((await submit(service, body)).status, 201)
+      const answer = await service.ask("/api/v1/jobs", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body
+      })
+      assert.deepStrictEqual([answer.status, answer.headers.get("content-type")], [201, "application/json"])
+      const answered = await answer.json() as ReadonlyArray<{ readonly idempotencyKey: string }>
+      assert.deepStrictEqual(
+        answered.map(({ idempotencyKey }) => idempotencyKey),
+        jobs.map(({ idempotencyKey }) => idempotencyKey)
+      )
     }))
 
   it.live("may have the longest command, and the most variables", () =>
