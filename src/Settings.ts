@@ -4,10 +4,8 @@
  * secret.
  */
 import { Config, Data, Duration, Effect, Option, Redacted, Result, Schema } from "effect"
-import type { BlockList } from "node:net"
 import { isAbsolute, resolve } from "node:path"
 import { form as databaseUrlForm, parse as parseDatabaseUrl } from "./database/ConnectionUrl.ts"
-import { readNetworks } from "./http/Addresses.ts"
 import { limits, type Tags } from "./provisioner/Job.ts"
 import { RelayRegion } from "./tailnet/Protocol.ts"
 
@@ -42,7 +40,6 @@ export interface Settings {
   readonly peerToken: Redacted.Redacted<string> | undefined
   /** Of one address beyond the loopback; 0 for no limit. */
   readonly addressConnections: number
-  readonly trustedProxies: BlockList
   readonly relayMap: ReadonlyArray<RelayRegion>
   readonly shutdownDeadline: Duration.Duration
 }
@@ -149,13 +146,6 @@ const readRelays = (text: string | undefined): Result.Result<ReadonlyArray<Relay
     () => `JSON, as [{"id":1,"name":"europe","hosts":["relay.example:443"]}]`
   )
 
-const readProxies = (text: string | undefined): Result.Result<BlockList, string> =>
-  Result.mapError(
-    readNetworks((text ?? "").split(",").map((each) => each.trim()).filter(Boolean)),
-    (wrongOne) =>
-      `addresses and networks separated by commas, as 10.0.0.0/8,::1, and ${JSON.stringify(wrongOne)} is none`
-  )
-
 const table = {
   databaseUrl: row({
     name: "LULL_DATABASE_URL",
@@ -253,12 +243,6 @@ const table = {
       "connections of one address at a time, peers among them; 0 for no limit; those of the loopback are not counted",
     read: whole(0, 1_000_000, 1_000)
   }),
-  trustedProxies: row({
-    name: "LULL_TRUSTED_PROXIES",
-    fallback: "none",
-    meaning: "proxies whose X-Forwarded-For says of which address a request is, as 10.0.0.0/8,::1",
-    read: readProxies
-  }),
   relayMap: row({
     name: "LULL_RELAY_MAP",
     fallback: "none",
@@ -355,7 +339,6 @@ export const read = (lookUp: (name: string) => string | undefined): Result.Resul
     token: one(table.token),
     peerToken: one(table.peerToken),
     addressConnections: one(table.addressConnections),
-    trustedProxies: one(table.trustedProxies),
     relayMap: one(table.relayMap),
     shutdownDeadline: one(table.shutdownDeadline)
   }
@@ -374,7 +357,7 @@ const isComplete = (values: { readonly [Key in keyof Values]: Values[Key] | unde
   values.listen !== undefined && values.dataDirectory !== undefined && values.workerTags !== undefined &&
   values.workerSlots !== undefined && values.databaseConnections !== undefined &&
   values.databasePrepare !== undefined && values.logLevel !== undefined && values.logQuota !== undefined &&
-  values.addressConnections !== undefined && values.trustedProxies !== undefined && values.relayMap !== undefined &&
+  values.addressConnections !== undefined && values.relayMap !== undefined &&
   values.shutdownDeadline !== undefined
 
 /** From the environment, or whatever `ConfigProvider` is installed. */

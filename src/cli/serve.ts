@@ -102,7 +102,6 @@ const httpLayer = (settings: Settings) =>
     const sockets = Sockets.make({
       most: yield* connectionLimit(settings),
       perAddress: settings.addressConnections,
-      proxies: settings.trustedProxies,
       onRefused: yield* refusals
     })
     return httpLayerOn(sockets, settings)

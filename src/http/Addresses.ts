@@ -2,7 +2,6 @@
  * From which address a request comes: pure. Behind a proxy it is the one that the proxy says, if the proxy is one that is trusted; what
  * stands further left in `X-Forwarded-For` anybody can have written.
  */
-import { Result } from "effect"
 import { BlockList, isIP, isIPv6 } from "node:net"
 
 const loopback = new BlockList()
@@ -23,21 +22,8 @@ const plain = (text: string): string | undefined => {
   return address !== undefined && isIP(address) !== 0 ? address : undefined
 }
 
-/** Addresses and networks, as `10.0.0.0/8`, or the first that is none. */
-export const readNetworks = (texts: ReadonlyArray<string>): Result.Result<BlockList, string> => {
-  const networks = new BlockList()
-  for (const text of texts) {
-    const [address = "", bits, ...others] = text.split("/")
-    const most = isIPv6(address) ? 128 : 32
-    const isRight = isIP(address) !== 0 && others.length === 0 &&
-      (bits === undefined || /^\d{1,3}$/.test(bits) && Number(bits) <= most)
-    if (!isRight) return Result.fail(text)
-    networks.addSubnet(address, bits === undefined ? most : Number(bits), family(address))
-  }
-  return Result.succeed(networks)
-}
-
-const contains = (networks: BlockList, address: string) => networks.check(address, family(address))
+/** Which addresses are those of proxies that are believed. */
+export type Trusted = (address: string) => boolean
 
 /** Who holds one IPv6 address holds the 64 bits behind its network, too. */
 const ownerOf = (address: string): string => {
@@ -57,17 +43,17 @@ export interface Source {
 }
 
 /** Whose a connection is. */
-export const ofConnection = (remote: string | undefined, proxies: BlockList): Source => {
+export const ofConnection = (remote: string | undefined, trusted: Trusted): Source => {
   const address = plain(remote ?? "")
   if (address === undefined) return { owner: undefined, isProxy: false }
-  if (contains(proxies, address)) return { owner: undefined, isProxy: true }
-  return { owner: contains(loopback, address) ? undefined : ownerOf(address), isProxy: false }
+  if (trusted(address)) return { owner: undefined, isProxy: true }
+  return { owner: loopback.check(address, family(address)) ? undefined : ownerOf(address), isProxy: false }
 }
 
 /** Whose a request is that came through a trusted proxy: the last in its list that is none of them. */
-export const ofForwarded = (forwardedFor: string | undefined, proxies: BlockList): string | undefined => {
+export const ofForwarded = (forwardedFor: string | undefined, trusted: Trusted): string | undefined => {
   const client = (forwardedFor ?? "").split(",").map(plain).findLast((address) =>
-    address === undefined || !contains(proxies, address)
+    address === undefined || !trusted(address)
   )
   return client === undefined ? undefined : ownerOf(client)
 }

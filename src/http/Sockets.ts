@@ -7,7 +7,7 @@
  * is destroyed.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
-import type { BlockList, Socket } from "node:net"
+import type { Socket } from "node:net"
 import type { Duplex } from "node:stream"
 import { path as tailnetPath } from "../tailnet/Protocol.ts"
 import * as Addresses from "./Addresses.ts"
@@ -17,8 +17,10 @@ export interface Options {
   readonly most: number
   /** Of one address, beyond the loopback. 0: no limit of its own. */
   readonly perAddress: number
-  /** What they say of whom they speak for is believed. */
-  readonly proxies: BlockList
+  /** Which addresses are those of proxies that are believed when they say who has called them. Default: none. */
+  readonly trusted?: Addresses.Trusted | undefined
+  /** Of the target of a request what the API knows it by, where it is called under another path. Default: as it is. */
+  readonly ownTarget?: ((target: string) => string) | undefined
   /** Called for each that is closed, or whose request is refused, as there are too many. */
   readonly onRefused: (of: "all" | "address") => void
   readonly deadlines?: Partial<Deadlines> | undefined
@@ -60,7 +62,7 @@ export const make = (options: Options): Sockets => {
     keepAliveTimeout: times.keepAlive,
     connectionsCheckingInterval: times.check,
     // A version of Node that does not know it asks for each: those are answered and destroyed.
-    shouldUpgradeCallback: isForTailnet
+    shouldUpgradeCallback: (request) => isForTailnet(request, options.ownTarget)
   })
   server.maxConnections = options.most
   server.on("drop", () => options.onRefused("all"))
@@ -69,8 +71,9 @@ export const make = (options: Options): Sockets => {
   return { server, isTooMany: limitAddresses(server, options) }
 }
 
-const isForTailnet = ({ headers, method, url }: IncomingMessage) =>
-  method === "GET" && url?.split("?", 1)[0] === tailnetPath && headers.upgrade?.toLowerCase() === "websocket"
+const isForTailnet = ({ headers, method, url = "" }: IncomingMessage, ownTarget: Options["ownTarget"]) =>
+  method === "GET" && headers.upgrade?.toLowerCase() === "websocket" &&
+  (ownTarget?.(url) ?? url).split("?", 1)[0] === tailnetPath
 
 /** Ends what does not move. An answer that has nothing to say for long, as a log that is followed, is no such thing. */
 const watchIdle = (server: Server, idle: number) => {
@@ -119,21 +122,24 @@ const counter = () => {
 }
 
 /** Connections are counted by who made them; those of a proxy that is trusted by the requests that they bring. */
-const limitAddresses = (server: Server, { onRefused, perAddress, proxies }: Options): Sockets["isTooMany"] => {
+const limitAddresses = (
+  server: Server,
+  { onRefused, perAddress, trusted = () => false }: Options
+): Sockets["isTooMany"] => {
   if (perAddress === 0) return () => false
   const countConnection = counter()
   const countRequest = counter()
   const tooMany = new WeakSet<object>()
   server.on("connection", (socket) => {
-    const { owner } = Addresses.ofConnection(socket.remoteAddress, proxies)
+    const { owner } = Addresses.ofConnection(socket.remoteAddress, trusted)
     if (owner === undefined || countConnection(owner, socket) <= perAddress) return
     onRefused("address")
     socket.write(refusal)
     socket.destroySoon()
   })
   const weigh = (request: IncomingMessage, whole: Duplex | ServerResponse) => {
-    if (!Addresses.ofConnection(request.socket.remoteAddress, proxies).isProxy) return
-    const owner = Addresses.ofForwarded(request.headers["x-forwarded-for"]?.toString(), proxies)
+    if (!Addresses.ofConnection(request.socket.remoteAddress, trusted).isProxy) return
+    const owner = Addresses.ofForwarded(request.headers["x-forwarded-for"]?.toString(), trusted)
     if (owner === undefined || countRequest(owner, whole) <= perAddress) return
     onRefused("address")
     tooMany.add(request)

@@ -1,10 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Result } from "effect"
 import * as Addresses from "../../src/http/Addresses.ts"
 
-const proxies = Result.getOrThrow(Addresses.readNetworks(["10.0.0.0/8", "2001:db8:ffff::/48", "192.0.2.9"]))
-const owner = (address: string | undefined) => Addresses.ofConnection(address, proxies).owner
-const forwarded = (list: string | undefined) => Addresses.ofForwarded(list, proxies)
+const trusted = (address: string) => address.startsWith("10.") || address.startsWith("2001:db8:ffff:")
+const owner = (address: string | undefined) => Addresses.ofConnection(address, trusted).owner
+const forwarded = (list: string | undefined) => Addresses.ofForwarded(list, trusted)
 
 describe("the address of a connection", () => {
   it("is not counted on the loopback", () => {
@@ -26,8 +25,8 @@ describe("the address of a connection", () => {
   })
 
   it("is not that of a trusted proxy", () => {
-    for (const address of ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:ffff::1", "192.0.2.9"]) {
-      assert.deepStrictEqual(Addresses.ofConnection(address, proxies), { owner: undefined, isProxy: true })
+    for (const address of ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:ffff::1"]) {
+      assert.deepStrictEqual(Addresses.ofConnection(address, trusted), { owner: undefined, isProxy: true })
     }
   })
 })
@@ -43,14 +42,6 @@ describe("a forwarded address", () => {
   it("is unknown where nobody says it, or what is said is none", () => {
     for (const list of [undefined, "", "unknown", "10.0.0.1", "198.51.100.1, somebody"]) {
       assert.isUndefined(forwarded(list))
-    }
-  })
-})
-
-describe("networks", () => {
-  it("are addresses with or without the bits of their prefix", () => {
-    for (const wrong of ["10.0.0.0/33", "::/129", "10.0.0", "10.0.0.0/", "10.0.0.0/8/8", "10.0.0.0/-1", "localhost"]) {
-      assert.deepStrictEqual(Addresses.readNetworks(["127.0.0.1", wrong]), Result.fail(wrong))
     }
   })
 })

@@ -1,7 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Result } from "effect"
 import { connect, type Server as NetServer, type Socket } from "node:net"
-import { readNetworks } from "../../src/http/Addresses.ts"
 import type { Deadlines } from "../../src/http/Sockets.ts"
 import { answerTo, pause, type Service, withService } from "./service.ts"
 
@@ -129,6 +127,13 @@ describe("the sockets", () => {
       assert.strictEqual((await service.ask("/healthz")).status, 200)
     }, { sockets: { deadlines: soon } }))
 
+  it.live("upgrade where the tailnet is called under another path", () =>
+    withService(async ({ port, server }) => {
+      const upgraded = new Promise<string | undefined>((resolve) => server.once("upgrade", ({ url }) => resolve(url)))
+      await answerTo(port, upgrade("/lull/api/v1/tailnet"))
+      assert.strictEqual(await upgraded, "/lull/api/v1/tailnet")
+    }, { sockets: { deadlines: soon, ownTarget: (target) => target.replace(/^\/lull/, "") } }))
+
   it.live("answer a request for another upgrade as if it asked for none", () =>
     withService(async ({ port }) => {
       assert.match(await answerTo(port, upgrade("/healthz")), /^HTTP\/1\.1 200 /)
@@ -196,5 +201,5 @@ describe("connections of one address", () => {
       assert.strictEqual((await ask("/healthz", forwarded("198.51.100.8"))).status, 200)
       for (const client of waiting) client.destroy()
       while ((await ask("/healthz", forwarded("198.51.100.7"))).status === 429) await pause(20)
-    }, { sockets: { ...sockets, proxies: Result.getOrThrow(readNetworks(["127.0.0.0/8"])) } }))
+    }, { sockets: { ...sockets, trusted: (address) => address === "127.0.0.1" } }))
 })

@@ -3,7 +3,7 @@ import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Duration, Effect, Layer } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type { Server as NodeServer } from "node:http"
-import { type AddressInfo, BlockList, connect } from "node:net"
+import { type AddressInfo, connect } from "node:net"
 import * as Server from "../../src/http/Server.ts"
 import * as Sockets from "../../src/http/Sockets.ts"
 import * as TailnetRoute from "../../src/http/TailnetRoute.ts"
@@ -55,7 +55,6 @@ export const withService = (body: (service: Service) => Promise<void>, { guard, 
     const { isTooMany, server } = Sockets.make({
       most: 10_000,
       perAddress: 0,
-      proxies: new BlockList(),
       onRefused: () => {},
       ...sockets
     })
