@@ -27,8 +27,11 @@ const isTime = (text: string): boolean => {
   const [, year, month, day] = timePattern.exec(text) ?? []
   if (year === undefined || month === undefined || day === undefined || Number.isNaN(Date.parse(text))) return false
   const lastDay = new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate()
-  return Number(day) <= lastDay && Date.parse(text) >= 0
+  return Number(day) <= lastDay && Date.parse(text) >= 0 && Date.parse(text) <= lastTime
 }
+
+/** The last that has a year of four digits in UTC, as it is answered. */
+const lastTime = Date.UTC(9_999, 11, 31, 23, 59, 59, 999)
 
 /** Of a body as of a query: a moment that exists. */
 export const Time = Schema.String.check(

@@ -110,6 +110,7 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const worker = yield* AcquireLoop
 
   const draining = yield* Draining
+  const turns = yield* Submissions.makeTurns
 
   const withRemarks = (jobs: ReadonlyArray<Job>) =>
     Effect.suspend(() => {
@@ -123,7 +124,7 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
 
   const submit = Effect.gen(function*() {
     if (draining.since() !== undefined) return stopping
-    const read = yield* Submissions.read
+    const read = yield* Submissions.readIn(turns)
     if (Result.isFailure(read)) return read.failure
     const { isMany, submissions } = read.success
     return yield* provisioner.submitAll(submissions).pipe(

@@ -3,7 +3,7 @@
  * it is measured before anything is made of it, lists are measured before a schema looks at what is in them, no more is said than
  * anybody reads, and between some jobs and the next everything else of the service has its turn.
  */
-import { Effect, Result, Schema } from "effect"
+import { Effect, Result, Schema, Semaphore } from "effect"
 import { HttpServerError } from "effect/http/HttpServerError"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import type * as Response from "effect/http/HttpServerResponse"
@@ -98,8 +98,25 @@ const readOne = (job: unknown): Result.Result<ReadonlyArray<Submission>, Respons
     onSuccess: (submission) => [submission]
   })
 
+/** Larger bodies are read in turns, so that their memory has a bound, too. */
+const largeBytes = 1_048_576
+
+/** As many large bodies are read and looked at at a time. */
+const largeAtOnce = 4
+
+/** The turns of large bodies, one for all requests of a service. */
+export const makeTurns = Semaphore.make(largeAtOnce)
+
+/** What a request asks for. One whose body is large, or of unknown length, has its turn. */
+export const readIn = (turns: Semaphore.Semaphore) =>
+  Effect.flatMap(
+    HttpServerRequest.HttpServerRequest,
+    ({ headers }) =>
+      Number(headers["content-length"] ?? Number.POSITIVE_INFINITY) > largeBytes ? turns.withPermits(1)(read) : read
+  )
+
 /** What the request asks for, with the key that its header gives to a single job. */
-export const read = Effect.gen(function*() {
+const read = Effect.gen(function*() {
   const body = yield* readJson
   if (Result.isFailure(body)) return Result.fail(body.failure)
   const jobs: unknown = body.success

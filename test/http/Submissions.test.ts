@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { largestBody } from "../../src/http/Guard.ts"
 import { limits } from "../../src/provisioner/Job.ts"
-import { type Service, withService } from "./service.ts"
+import { pause, type Service, withService } from "./service.ts"
 
 const submit = async ({ ask }: Service, body: string | Uint8Array<ArrayBuffer>) => {
   const answer = await ask("/api/v1/jobs", { method: "POST", headers: { "content-type": "application/json" }, body })
@@ -105,6 +105,33 @@ describe("a submission", () => {
         Array.from({ length: limits.environmentVariables }, (_, index) => [`K${index}`, "v"])
       )
       assert.strictEqual((await submit(service, JSON.stringify({ input: { command: words, env } }))).status, 201)
+    }))
+
+  it.live("waits while others that are large are read, and small ones do not", () =>
+    withService(async (service) => {
+      const large = JSON.stringify({ input: { command: ["x".repeat(1_000_000)], stdin: "x".repeat(500_000) } })
+      const stop = new AbortController()
+      const slow = Array.from({ length: 4 }, () =>
+        service.ask("/api/v1/jobs", {
+          method: "POST",
+          headers: { "content-type": "application/json" },
+          body: new ReadableStream({ start: (controller) => controller.enqueue(Buffer.from("[")) }),
+          duplex: "half",
+          signal: stop.signal
+        }).catch(() => undefined))
+      await service.ask("/healthz")
+      await pause(100)
+      let isAnswered = false
+      const waiting = submit(service, large).then((answer) => {
+        isAnswered = true
+        return answer
+      })
+      assert.strictEqual((await submit(service, command("\"x\""))).status, 201)
+      await pause(100)
+      assert.isFalse(isAnswered)
+      stop.abort()
+      await Promise.all(slow)
+      assert.strictEqual((await waiting).status, 400)
     }))
 
   it.live("keeps a name that is one of JavaScript's own", () =>
