@@ -5,17 +5,15 @@ import { PgClient } from "@effect/sql-pg/PgClient"
 import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import { HttpServer } from "effect/http/HttpServer"
-import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { Availability } from "../database/Availability.ts"
 import { Database } from "../database/Database.ts"
 import * as Foundation from "../database/Foundation.ts"
 import { Replica } from "../database/Replica.ts"
 import { describe } from "../database/Unavailable.ts"
-import * as Descriptors from "../http/Descriptors.ts"
 import * as Draining from "../http/Draining.ts"
 import * as Server from "../http/Server.ts"
-import * as Sockets from "../http/Sockets.ts"
+import type { Sockets } from "../http/Sockets.ts"
 import * as TailnetRoute from "../http/TailnetRoute.ts"
 import { Loops } from "../loop/Loops.ts"
 import { AcquireLoop } from "../provisioner/AcquireLoop.ts"
@@ -40,12 +38,7 @@ import {
 } from "./greeting.ts"
 import { Interruption, type Reason } from "./Interruption.ts"
 import * as serviceLog from "./serviceLog.ts"
-
-/** How many connections are taken at a time, of which most are those of peers. */
-const mostConnections = 16_000
-
-/** The heartbeat, the listener, and a stream of rows. */
-const connectionsBesidePool = 3
+import * as serviceSockets from "./serviceSockets.ts"
 
 /** What may be open when the service ends, a log that is followed, is not waited for. */
 const closeWithin = Duration.seconds(1)
@@ -59,55 +52,11 @@ const ControlPlanePeer = Layer.effectDiscard(Effect.gen(function*() {
   yield* loops.fork("tailnet", loop.run)
 }))
 
-/** As many connections as there are files for, beside those that jobs and the database need. */
-const connectionLimit = Effect.fnUntraced(function*(settings: Settings) {
-  // Where there is no such file, the limit is not known.
-  const limits = yield* Effect.orElseSucceed(Effect.tryPromise(() => readFile("/proc/self/limits", "utf8")), () => "")
-  const files = Descriptors.openFiles(limits)
-  const most = Descriptors.connectionsWithin(mostConnections, files, {
-    connections: settings.databaseConnections + connectionsBesidePool,
-    jobs: settings.workerSlots
-  })
-  if (most < mostConnections) {
-    yield* Effect.logInfo(
-      `lull takes ${most} connections at a time instead of ${mostConnections}, as it may have ${files} open files: ` +
-        "raise that limit (ulimit -n, LimitNOFILE) for more"
-    )
-  }
-  return most
-})
-
-/** Says that connections are refused, when that begins, and again after a while: nobody else tells who runs the service. */
-const refusals = Effect.gen(function*() {
-  const clock = yield* Clock.Clock
-  const run = Effect.runForkWith(yield* Effect.context<never>())
-  let saidAt = Number.NEGATIVE_INFINITY
-  return (of: "all" | "address") => {
-    const now = Number(clock.monotonicTimeNanosUnsafe()) / 1e6
-    if (now - saidAt < refusalsEveryMillis) return
-    saidAt = now
-    run(Effect.logWarning(
-      of === "all"
-        ? "connections are refused, as there are as many as the service takes"
-        : "connections are refused, as there are as many of one address as LULL_ADDRESS_CONNECTIONS allows"
-    ))
-  }
-})
-
-const refusalsEveryMillis = 60_000
-
 /** The API and the tailnet, at the address. */
 const httpLayer = (settings: Settings) =>
-  Layer.unwrap(Effect.gen(function*() {
-    const sockets = Sockets.make({
-      most: yield* connectionLimit(settings),
-      perAddress: settings.addressConnections,
-      onRefused: yield* refusals
-    })
-    return httpLayerOn(sockets, settings)
-  }))
+  Layer.unwrap(Effect.map(serviceSockets.make(settings), (sockets) => httpLayerOn(sockets, settings)))
 
-const httpLayerOn = (sockets: Sockets.Sockets, settings: Settings) => {
+const httpLayerOn = ({ isTooMany, server }: Sockets, settings: Settings) => {
   const { host, port } = settings.listen
   const isLoopback = host === "localhost" || host === "::1" || host.startsWith("127.")
   const guard = {
@@ -115,7 +64,6 @@ const httpLayerOn = (sockets: Sockets.Sockets, settings: Settings) => {
     peerToken: settings.peerToken && Redacted.value(settings.peerToken),
     hosts: isLoopback ? ["localhost", "127.0.0.1", "[::1]", hostInUrl(host)] : undefined
   }
-  const { isTooMany, server } = sockets
   const Http = HttpRouter.serve(Layer.mergeAll(Server.layer({ ...guard, isTooMany }), TailnetRoute.layer), {
     disableLogger: true,
     disableListenLog: true
