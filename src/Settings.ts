@@ -50,6 +50,8 @@ export interface Settings {
   readonly publicUrl: PublicUrl.PublicUrl | undefined
   /** As `ClientAddress.trusting` takes them. */
   readonly trustedProxies: ReadonlyArray<string>
+  /** Of one address beyond the loopback; 0 for no limit. */
+  readonly addressConnections: number
   readonly relayMap: ReadonlyArray<RelayRegion>
   readonly shutdownDeadline: Duration.Duration
 }
@@ -274,6 +276,13 @@ const table = {
     meaning: "addresses and networks whose X-Forwarded-For or Forwarded is believed, as 127.0.0.1, 10.0.0.0/8",
     read: (text) => ClientAddress.readTrusted(text ?? "")
   }),
+  addressConnections: row({
+    name: "LULL_ADDRESS_CONNECTIONS",
+    fallback: "1000",
+    meaning:
+      "connections of one address at a time, peers among them; 0 for no limit; those of the loopback are not counted",
+    read: whole(0, 1_000_000, 1_000)
+  }),
   relayMap: row({
     name: "LULL_RELAY_MAP",
     fallback: "none",
@@ -396,6 +405,7 @@ export const read = (
     peerToken: one(table.peerToken),
     publicUrl: one(table.publicUrl),
     trustedProxies: one(table.trustedProxies),
+    addressConnections: one(table.addressConnections),
     relayMap: one(table.relayMap),
     shutdownDeadline: one(table.shutdownDeadline)
   }
@@ -425,7 +435,8 @@ const isComplete = (values: { readonly [Key in keyof Values]: Values[Key] | unde
   values.listen !== undefined && values.dataDirectory !== undefined && values.workerTags !== undefined &&
   values.workerSlots !== undefined && values.databaseConnections !== undefined &&
   values.databasePrepare !== undefined && values.logLevel !== undefined && values.logQuota !== undefined &&
-  values.relayMap !== undefined && values.trustedProxies !== undefined && values.shutdownDeadline !== undefined
+  values.addressConnections !== undefined && values.relayMap !== undefined && values.trustedProxies !== undefined &&
+  values.shutdownDeadline !== undefined
 
 /** From the environment, or whatever `ConfigProvider` is installed. */
 export const fromConfig: Effect.Effect<Settings, InvalidSettings> = Effect.gen(function*() {

@@ -17,6 +17,10 @@
  * `npm run bench -- tailnet`: an update on its way beside a bare WebSocket, and beside a bare NOTIFY; many peers.
  *
  *     npm run bench -- tailnet [--only same|other|rows|scale|recovery|failover] [--runs 3] [--json]
+ *
+ * `npm run bench -- body`: what the largest submission that is taken does to a service, in many shapes.
+ *
+ *     npm run bench -- body [--runs 1] [--json]
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Effect } from "effect"
@@ -27,6 +31,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as PostgresServer from "../../test/support/PostgresServer.ts"
+import { shapes } from "./body/shapes.ts"
 
 const { positionals: [subject], values: flags } = parseArgs({
   allowPositionals: true,
@@ -232,10 +237,20 @@ const tailnet: ReadonlyArray<Comparison> = [
   }
 ]
 
+const bodies: ReadonlyArray<Comparison> = [{
+  what: "body",
+  candidates: Object.keys(shapes).map((shape) => ({ name: shape, script: "body.ts", parameters: [shape] })),
+  figures: [["status", "status"], ["blockedMillis", "ms blocked"], ["bytes", "bytes"], ["megabytes", "MB taken"], [
+    "timesTheLargest",
+    "of the largest body"
+  ]]
+}]
+
 const subjects: Readonly<Record<string, ReadonlyArray<Comparison>>> = {
   jobs: speed,
   logging,
   tailnet,
+  body: bodies,
   outage: [
     through("idle", []),
     through("loaded", [
@@ -247,8 +262,8 @@ const subjects: Readonly<Record<string, ReadonlyArray<Comparison>>> = {
   ]
 }
 
-/** Of these the candidates are the same with more peers: there is nothing to divide by. */
-const growing = new Set(["scale", "recovery", "failover"])
+/** Of these the candidates are the same with more peers, or other bodies: there is nothing to divide by. */
+const growing = new Set(["scale", "recovery", "failover", "body"])
 
 const chosen = (subjects[subject ?? ""] ?? []).filter(({ what }) =>
   flags.only === undefined || what.split(",")[0] === flags.only
@@ -260,7 +275,7 @@ if (chosen.length === 0) {
   process.stderr.write(`usage: ${usages.join("\n       ")}\n`)
   process.exit(2)
 }
-const runs = Number(flags.runs ?? (subject === "outage" || growing.has(flags.only ?? "") ? 1 : 3))
+const runs = Number(flags.runs ?? (subject === "outage" || subject === "body" || growing.has(flags.only ?? "") ? 1 : 3))
 
 const median = (values: ReadonlyArray<number>) =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN

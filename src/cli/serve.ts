@@ -5,7 +5,6 @@ import { PgClient } from "@effect/sql-pg/PgClient"
 import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
 import * as HttpRouter from "effect/http/HttpRouter"
 import { HttpServer } from "effect/http/HttpServer"
-import { createServer } from "node:http"
 import { Availability } from "../database/Availability.ts"
 import { Database } from "../database/Database.ts"
 import * as Foundation from "../database/Foundation.ts"
@@ -14,9 +13,9 @@ import { describe } from "../database/Unavailable.ts"
 import * as ClientAddress from "../http/ClientAddress.ts"
 import * as Draining from "../http/Draining.ts"
 import type * as Guard from "../http/Guard.ts"
-import { takeOffPrefix } from "../http/PublicUrl.ts"
 import * as Server from "../http/Server.ts"
 import * as Sites from "../http/Sites.ts"
+import type { Sockets } from "../http/Sockets.ts"
 import * as TailnetRoute from "../http/TailnetRoute.ts"
 import { Loops } from "../loop/Loops.ts"
 import { monotonicMillis } from "../loop/Monotonic.ts"
@@ -44,10 +43,8 @@ import {
 import { Interruption, type Reason } from "./Interruption.ts"
 import * as jobUser from "./jobUser.ts"
 import * as serviceLog from "./serviceLog.ts"
+import * as serviceSockets from "./serviceSockets.ts"
 import { make as makeTokens, type ServiceTokens } from "./serviceTokens.ts"
-
-/** How many connections are taken at a time, of which most are those of peers; further ones wait in the kernel. */
-const mostConnections = 16_000
 
 /** What may be open when the service ends, a log that is followed, is not waited for. */
 const closeWithin = Duration.seconds(1)
@@ -62,7 +59,10 @@ const ControlPlanePeer = Layer.effectDiscard(Effect.gen(function*() {
 }))
 
 /** The API and the tailnet, at the address. */
-const httpLayer = (settings: Settings, tokens: ServiceTokens) => {
+const httpLayer = (settings: Settings, tokens: ServiceTokens) =>
+  Layer.unwrap(Effect.map(serviceSockets.make(settings), (sockets) => httpLayerOn(sockets, settings, tokens)))
+
+const httpLayerOn = ({ isTooMany, server }: Sockets, settings: Settings, tokens: ServiceTokens) => {
   const { host, port } = settings.listen
   const { publicUrl } = settings
   const guard: Guard.Options = {
@@ -71,16 +71,16 @@ const httpLayer = (settings: Settings, tokens: ServiceTokens) => {
     ...Sites.namesOf(hostInUrl(host), isLoopback(host), publicUrl),
     trustedProxies: ClientAddress.trusting(settings.trustedProxies)
   }
-  const Http = HttpRouter.serve(Layer.mergeAll(Server.layer(guard), TailnetRoute.layer), {
+  const Http = HttpRouter.serve(Layer.mergeAll(Server.layer({ ...guard, isTooMany }), TailnetRoute.layer), {
     disableLogger: true,
     disableListenLog: true
   }).pipe(
-    Layer.provideMerge(NodeHttpServer.layer(() => {
-      const server = createServer()
-      if (publicUrl !== undefined) takeOffPrefix(server, publicUrl)
-      server.maxConnections = mostConnections
-      return server
-    }, { host, port, gracefulShutdownTimeout: closeWithin, websocket: { maxPayload: limits.message } }))
+    Layer.provideMerge(NodeHttpServer.layer(() => server, {
+      host,
+      port,
+      gracefulShutdownTimeout: closeWithin,
+      websocket: { maxPayload: limits.message }
+    }))
   )
   return Layer.merge(Http, ControlPlanePeer)
 }

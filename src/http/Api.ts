@@ -7,6 +7,7 @@ import * as HttpApiGroup from "effect/http-api/HttpApiGroup"
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as OpenApi from "effect/http-api/OpenApi"
 import { IdempotencyKey, JobStatus } from "../provisioner/Job.ts"
+import { path as tailnetPath } from "../tailnet/Protocol.ts"
 import { JobDocument, JobList, JobSubmission, JobSubmissions } from "./JobDocuments.ts"
 import { contentType } from "./Problem.ts"
 
@@ -25,6 +26,7 @@ const common = [
   problem(400, "Something is wrong with the request; `errors` names the fields"),
   problem(401, "A token is needed, where one is set"),
   problem(403, "The `Host` or the `Origin` is not the service's own"),
+  problem(429, "There are too many connections of this address"),
   problem(500, "A fault of the service, which its log tells of"),
   problem(503, "The database is unavailable; `Retry-After` says when to ask again")
 ] as const
@@ -88,8 +90,11 @@ export const document = OpenApi.fromApi(
   HttpApi.make("lull").add(jobs).add(service).annotate(OpenApi.Title, "Lull").annotate(OpenApi.Version, "1")
 )
 
-const methods = Object.entries(document.paths).map(([path, operations]) => ({
-  pattern: new RegExp(`^${path.replaceAll(/\{\w+\}/g, "[^/]+")}$`),
+/** What is not in the document: itself, and what is no HTTP once it has begun. */
+const others = { "/openapi.json": { get: true }, [tailnetPath]: { get: true } }
+
+const methods = Object.entries({ ...document.paths, ...others }).map(([path, operations]) => ({
+  pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`),
   methods: Object.keys(operations).flatMap((method) => method === "get" ? ["GET", "HEAD"] : [method.toUpperCase()])
 }))
 

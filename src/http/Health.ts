@@ -55,7 +55,7 @@ export const layer = (options: Guard.Options) =>
 const showsToken = (headers: Guard.Request["headers"], options: Guard.Options): boolean => {
   const { authorization: _, ...others } = headers
   const isAdmitted = (shown: Guard.Request["headers"]) =>
-    Guard.refuse({ method: "GET", path: "/metrics", headers: shown }, options) === undefined
+    Guard.refuse({ method: "GET", target: "/metrics", headers: shown }, options) === undefined
   return isAdmitted(headers) && !isAdmitted(others)
 }
 

@@ -9,44 +9,88 @@ import {
   JobStatus,
   limits,
   MaxAttempts,
+  pathText,
   Priority,
-  Tags
+  Tags,
+  untagged
 } from "../provisioner/Job.ts"
 import type { Submission } from "../provisioner/Provisioner.ts"
 
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
 /** With its offset: a local time is another one on each machine. */
-const timePattern = /^(\d{4})-(\d\d)-(\d\d)T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)$/
+const timePattern =
+  /^(\d{4})-(\d\d)-(\d\d)T([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$/
 
 /** A day that is in no calendar, as the 31st of February, would silently become another. */
 const isTime = (text: string): boolean => {
   const [, year, month, day] = timePattern.exec(text) ?? []
   if (year === undefined || month === undefined || day === undefined || Number.isNaN(Date.parse(text))) return false
   const lastDay = new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate()
-  return Number(day) <= lastDay && Date.parse(text) >= 0
+  return Number(day) <= lastDay && Date.parse(text) >= 0 && Date.parse(text) <= lastTime
 }
 
-const Time = Schema.String.check(
+/** The last that has a year of four digits in UTC, as it is answered. */
+const lastTime = Date.UTC(9_999, 11, 31, 23, 59, 59, 999)
+
+/** Of a body as of a query: a moment that exists. */
+export const Time = Schema.String.check(
   Schema.makeFilter((text: string) => isTime(text) || "must be a time that exists, as 2026-01-31T12:00:00Z")
 )
 
 const notStorable = "must not contain NUL or half a surrogate pair"
 
-type Path = ReadonlyArray<string | number>
+type Issue = { readonly path: ReadonlyArray<string | number>; readonly issue: string }
 
-/** Where in a JSON value there are texts that cannot be kept, as texts or as names. */
-const unstorable = (
-  value: unknown,
-  path: Path = []
-): ReadonlyArray<{ readonly path: Path; readonly issue: string }> => {
-  if (typeof value === "string") return isStorable(value) ? [] : [{ path, issue: notStorable }]
-  if (Array.isArray(value)) return value.flatMap((item: unknown, index) => unstorable(item, [...path, index]))
-  if (typeof value !== "object" || value === null) return []
-  return Object.entries(value).flatMap(([name, item]: [string, unknown]) =>
-    isStorable(name) ? unstorable(item, [...path, name]) : [{ path, issue: `names ${notStorable}` }]
-  )
+/** The texts of a job that cannot be kept, as texts or as names. All else was found to be none. */
+const unstorable = ({ input }: { readonly input: CommandInput }): ReadonlyArray<Issue> => [
+  ...input.command.flatMap((word, index) =>
+    isStorable(word) ? [] : [{ path: ["input", "command", index], issue: notStorable }]
+  ),
+  ...Object.entries(input.env).flatMap(([name, value]) =>
+    !isStorable(name)
+      ? [{ path: ["input", "env"], issue: `names ${notStorable}` }]
+      : isStorable(value)
+      ? []
+      : [{ path: ["input", "env", name], issue: notStorable }]
+  ),
+  ...input.stdin === null || isStorable(input.stdin) ? [] : [{ path: ["input", "stdin"], issue: notStorable }]
+]
+
+/** Fields that are not known are named one by one, up to this many. */
+const mostFields = 32
+
+/** What may have many entries, where it is, and how many. */
+const lengths: ReadonlyArray<readonly [path: ReadonlyArray<string>, most: number, of: string]> = [
+  [[], mostFields, "fields"],
+  [["input"], mostFields, "fields"],
+  [["input", "command"], limits.commandWords, "words"],
+  [["input", "env"], limits.environmentVariables, "variables"],
+  [["tags"], limits.tags, "tags"]
+]
+
+/**
+ * The first list or object of a job that has too many entries, before a schema decodes every one of them. What has other types
+ * than it should have is left to the schema.
+ */
+export const lengthProblem = (
+  job: unknown,
+  within: ReadonlyArray<string | number>
+): { readonly field: string; readonly problem: string } | undefined => {
+  for (const [path, most, of] of lengths) {
+    const count = countOf(path.reduce(entryOf, job))
+    if (count > most) {
+      return { field: pathText([...within, ...path]), problem: `must have at most ${most} ${of}, and has ${count}` }
+    }
+  }
+  return undefined
 }
+
+const countOf = (value: unknown): number =>
+  Array.isArray(value) ? value.length : typeof value === "object" && value !== null ? Object.keys(value).length : 0
+
+const entryOf = (value: unknown, name: string): unknown =>
+  typeof value === "object" && value !== null && Object.hasOwn(value, name) ? Reflect.get(value, name) : undefined
 
 /** A job that is asked for. Only `input` is needed. The limits are those of `JobRequest`, which is checked, too. */
 export const JobSubmission = Schema.Struct({
@@ -70,7 +114,7 @@ export const JobSubmissions = Schema.Array(JobSubmission).check(
 export const toSubmission = (submission: JobSubmission): Submission => ({
   type: commandType,
   input: submission.input,
-  tags: submission.tags ?? {},
+  tags: submission.tags ?? untagged,
   priority: submission.priority ?? 0,
   idempotencyKey: submission.idempotencyKey ?? undefined,
   notBefore: submission.notBefore ? Date.parse(submission.notBefore) : undefined,

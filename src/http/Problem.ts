@@ -2,7 +2,7 @@
 import { Duration, SchemaIssue } from "effect"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type { DatabaseUnavailable, QueryFailed } from "../database/Unavailable.ts"
-import type { FieldProblem as JobProblem } from "../provisioner/Job.ts"
+import { type FieldProblem as JobProblem, pathText } from "../provisioner/Job.ts"
 
 export interface FieldProblem {
   /** As in the request: `input.command[0]`, or the name of a parameter. Empty for the whole of it. */
@@ -22,6 +22,7 @@ const titles: Readonly<Record<number, string>> = {
   413: "Content too large",
   415: "Unsupported media type",
   426: "Upgrade required",
+  429: "Too many requests",
   500: "Internal server error",
   503: "Service unavailable"
 }
@@ -37,29 +38,38 @@ export const respond = (
     { status, contentType, headers }
   )
 
-export const badFields = (errors: readonly [FieldProblem, ...ReadonlyArray<FieldProblem>]) =>
-  respond(
-    400,
-    errors.map(({ field, problem }) => field === "" ? problem : `${field}: ${problem}`).join("; "),
-    { errors }
-  )
-
 /** How many fields are named at most. */
-const mostErrors = 20
+export const mostErrors = 20
+
+/** Characters of the name of a field, and of what is wrong with it: both may be as long as what was sent. */
+const mostCharacters = 300
+
+const clipped = (text: string) => text.length <= mostCharacters ? text : `${text.slice(0, mostCharacters)}…`
+
+export const badFields = (found: readonly [FieldProblem, ...ReadonlyArray<FieldProblem>]) => {
+  const errors = found.slice(0, mostErrors).map(({ field, problem }) => ({
+    field: clipped(field),
+    problem: clipped(problem)
+  }))
+  const detail = errors.map(({ field, problem }) => field === "" ? problem : `${field}: ${problem}`).join("; ")
+  return respond(400, detail, { errors })
+}
 
 const format = SchemaIssue.makeFormatterStandardSchemaV1()
 
 /** What a schema found. `within` names the place of the whole. */
-export const badInput = (issue: SchemaIssue.Issue, within = "") => {
+export const fieldsOf = (
+  issue: SchemaIssue.Issue,
+  within: ReadonlyArray<string | number> = []
+): readonly [FieldProblem, ...ReadonlyArray<FieldProblem>] => {
   const [first, ...others] = format(issue).issues.slice(0, mostErrors).map(({ message, path }) => ({
-    field: (path ?? []).reduce<string>((text, part) => {
-      const key = typeof part === "object" ? part.key : part
-      return typeof key === "number" ? `${text}[${key}]` : text === "" ? String(key) : `${text}.${String(key)}`
-    }, within),
+    field: pathText([...within, ...path ?? []]),
     problem: message
   }))
-  return badFields([first ?? { field: within, problem: "is not valid" }, ...others])
+  return [first ?? { field: pathText(within), problem: "is not valid" }, ...others]
 }
+
+export const badInput = (issue: SchemaIssue.Issue, within: string) => badFields(fieldsOf(issue, [within]))
 
 /** What is wrong with jobs that were read: of one alone, its place among others is not named. */
 export const badJobs = (problems: ReadonlyArray<JobProblem>, isMany: boolean) => {

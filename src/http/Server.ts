@@ -4,6 +4,7 @@
  *
  * While the database is away, answers come at once, from the door; `/healthz` and `/readyz` never ask it at all.
  */
+import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import { ByteSize, Cause, Duration, Effect, Layer, Option, Result, Schema, Stream } from "effect"
 import { MaxBodySize } from "effect/http/HttpIncomingMessage"
 import * as HttpRouter from "effect/http/HttpRouter"
@@ -14,7 +15,17 @@ import { Availability } from "../database/Availability.ts"
 import { DatabaseUnavailable, QueryFailed } from "../database/Unavailable.ts"
 import { errorText } from "../logging/ErrorText.ts"
 import * as Backoff from "../loop/Backoff.ts"
-import { IdempotencyKey, isStorable, isTerminal, type Job, JobId, JobStatus, limits, Tags } from "../provisioner/Job.ts"
+import {
+  isStorable,
+  isTerminal,
+  type Job,
+  JobId,
+  JobStatus,
+  JobType,
+  limits,
+  tagKey,
+  Tags
+} from "../provisioner/Job.ts"
 import { JobStore, type OutputPosition, type StoredLine } from "../provisioner/JobStore.ts"
 import { Provisioner } from "../provisioner/Provisioner.ts"
 import * as Api from "./Api.ts"
@@ -22,10 +33,16 @@ import { Draining } from "./Draining.ts"
 import * as FailedTokens from "./FailedTokens.ts"
 import * as Guard from "./Guard.ts"
 import * as Health from "./Health.ts"
-import { fromJob, JobSubmission, JobSubmissions, toSubmission } from "./JobDocuments.ts"
+import { fromJob, type JobDocument } from "./JobDocuments.ts"
 import * as Problem from "./Problem.ts"
+import * as Query from "./Query.ts"
+import { type Sockets, tooManyOfAddress } from "./Sockets.ts"
+import * as Submissions from "./Submissions.ts"
 
 type Answer = Response.HttpServerResponse
+
+/** Sets of tags after which no further job of a submission gets a remark: each may be a question to the database. */
+const mostAsked = 20
 
 const defaultPage = 50
 const largestPage = 500
@@ -39,7 +56,12 @@ const followEvery = Duration.millis(500)
 /** When the database was away, or is called available and fails. */
 const followAgain = Backoff.exponential({ floor: "100 millis", cap: "5 seconds", jitter: 0.5 })
 
-export const layer = (options: Guard.Options) =>
+export interface Options extends Guard.Options {
+  /** Whether there are too many requests of the one that asks; see `Sockets`. */
+  readonly isTooMany?: Sockets["isTooMany"]
+}
+
+export const layer = (options: Options) =>
   Layer.mergeAll(
     Routes,
     Health.layer(options),
@@ -47,20 +69,24 @@ export const layer = (options: Guard.Options) =>
     Layer.provideMerge(guarded(options), FailedTokens.layer(options.trustedProxies))
   )
 
+const refused = ({ detail, headers, status }: Guard.Refusal) => Problem.respond(status, detail, {}, headers)
+
 /** Before every handler: who may not ask is refused. After it: what is not there is said. */
-const guarded = (options: Guard.Options) =>
+const guarded = (options: Options) =>
   HttpRouter.middleware(
     (handler) =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
         const { headers, method } = request
-        const path = pathOf(request)
-        const refusal = Guard.refuse({ method, path, headers }, options)
-        if (refusal !== undefined) {
-          const challenge = refusal.status === 401 ? { "www-authenticate": "Bearer" } : undefined
-          return Effect.succeed(Problem.respond(refusal.status, refusal.detail, {}, challenge))
+        // As it came: what is made of it has lost a scheme, a host and segments of dots.
+        const incoming = NodeHttpServerRequest.toIncomingMessage(request)
+        if (options.isTooMany?.(incoming) === true) {
+          return Effect.succeed(Problem.respond(429, tooManyOfAddress, {}, retrySoon))
         }
+        const refusal = Guard.refuse({ method, target: incoming.url ?? "", headers }, options)
+        if (refusal !== undefined) return Effect.succeed(refused(refusal))
         return handler.pipe(
-          Effect.catchIf(isRouteNotFound, () => Effect.succeed(notHere(method, path))),
+          // For what is no path of this service, or too long for one.
+          Effect.catchIf(isRouteNotFound, () => Effect.succeed(refused(Guard.nothingHere))),
           // A body without a declared length is counted while it is read.
           Effect.provideService(MaxBodySize, ByteSize.bytes(Guard.largestBody))
         )
@@ -68,55 +94,37 @@ const guarded = (options: Guard.Options) =>
     { global: true }
   )
 
-const pathOf = (request: HttpServerRequest.HttpServerRequest) => request.url.split("?")[0] ?? ""
-
 const isRouteNotFound = (error: unknown) => error instanceof HttpServerError && error.reason._tag === "RouteNotFound"
-
-/** The path is known and the method is not, or neither. (Both, for what cannot be decoded as a path.) */
-const notHere = (method: string, path: string) => {
-  const allowed = Api.methodsOf(path)
-  return allowed.length === 0 || allowed.includes(method)
-    ? Problem.respond(404, "there is nothing here; see /openapi.json")
-    : Problem.respond(405, `${method} is not possible here`, {}, { allow: allowed.join(", ") })
-}
 
 const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const availability = yield* Availability
   const provisioner = yield* Provisioner
   const store = yield* JobStore
   const draining = yield* Draining
+  const turns = yield* Submissions.makeTurns
 
   const withRemarks = (jobs: ReadonlyArray<Job>) =>
-    Effect.forEach(jobs, (job) => Effect.map(provisioner.remark(job), (remark) => fromJob(job, remark)))
+    Effect.suspend(() => {
+      const asked = new Set<string>()
+      return Effect.forEach(jobs, (job) => {
+        if (asked.size === mostAsked) return Effect.succeed(fromJob(job))
+        asked.add(`${job.type} ${tagKey(job.tags)}`)
+        return Effect.map(provisioner.remark(job), (remark) => fromJob(job, remark))
+      })
+    })
 
   const submit = Effect.gen(function*() {
     if (draining.since() !== undefined) return stopping
-    const body = yield* readJson
-    if (Result.isFailure(body)) return body.failure
-    const isMany = Array.isArray(body.success)
-    const decoded = yield* Effect.result(
-      isMany
-        ? Schema.decodeUnknownEffect(JobSubmissions)(body.success, strictly)
-        : Effect.map(Schema.decodeUnknownEffect(JobSubmission)(body.success, strictly), (one) => [one])
-    )
-    if (Result.isFailure(decoded)) return Problem.badInput(decoded.failure.issue)
-    const submissions = decoded.success.map(toSubmission)
-    const key = yield* idempotencyKeyHeader
-    if (Result.isFailure(key)) return key.failure
-    const [first] = submissions
-    if (key.success !== undefined && first !== undefined) {
-      // Which one was meant is not guessed: a submission under the wrong key may be a second job.
-      const conflict = isMany
-        ? "is for a single job; give each of several an idempotencyKey of its own"
-        : first.idempotencyKey !== undefined && first.idempotencyKey !== key.success
-        ? "differs from idempotencyKey in the body"
-        : undefined
-      if (conflict !== undefined) return Problem.badFields([{ field: idempotencyKeyName, problem: conflict }])
-      submissions[0] = { ...first, idempotencyKey: key.success }
-    }
+    const read = yield* Submissions.readIn(turns)
+    if (Result.isFailure(read)) return read.failure
+    const { isMany, submissions } = read.success
     return yield* provisioner.submitAll(submissions).pipe(
       Effect.flatMap(withRemarks),
-      Effect.map((documents) => Response.jsonUnsafe(isMany ? documents : documents[0], { status: 201 })),
+      Effect.map((documents) =>
+        isMany
+          ? Response.stream(inParts(documents), { status: 201, contentType: "application/json" })
+          : Response.jsonUnsafe(documents[0], { status: 201 })
+      ),
       Effect.catchTags({
         InvalidJob: ({ problems }) => Effect.succeed(Problem.badJobs(problems, isMany)),
         IdempotencyConflict: (error) =>
@@ -135,39 +143,20 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
 
   const list = Effect.gen(function*() {
     const query = yield* searchParameters
-    const errors: Array<Problem.FieldProblem> = []
-    const status = query.get("status")
-    if (status !== null && !Schema.is(JobStatus)(status)) {
-      errors.push({ field: "status", problem: `must be one of ${JobStatus.literals.join(", ")}` })
-    }
-    const type = query.get("type")
-    if (type !== null && (type.length > limits.typeLength || !isStorable(type))) {
-      errors.push({ field: "type", problem: `must be a name of at most ${limits.typeLength} characters` })
-    }
-    const limit = Number(query.get("limit") ?? defaultPage)
-    if (!Number.isInteger(limit) || limit < 1 || limit > largestPage) {
-      errors.push({ field: "limit", problem: `must be a whole number from 1 to ${largestPage}` })
-    }
-    const cursor = query.get("cursor")
-    if (cursor !== null && !Schema.is(JobId)(cursor)) {
-      errors.push({ field: "cursor", problem: "must be the cursor of a page before" })
-    }
-    const pairs = query.getAll("tag").map((tag) => {
-      const at = tag.indexOf("=")
-      if (at < 1 || !isStorable(tag)) errors.push({ field: "tag", problem: `${JSON.stringify(tag)} must be key=value` })
-      return [tag.slice(0, at), tag.slice(at + 1)] as const
-    })
-    const tags = Object.fromEntries(pairs)
-    if (Object.keys(tags).length < pairs.length) errors.push({ field: "tag", problem: "a key may be given once" })
-    const [firstError, ...otherErrors] = errors
-    if (firstError !== undefined) return Problem.badFields([firstError, ...otherErrors])
-    const decodedTags = Schema.decodeUnknownResult(Tags)(tags)
-    if (Result.isFailure(decodedTags)) return Problem.badInput(decodedTags.failure.issue, "tag")
+    const { one, problems } = Query.reader(query)
+    const status = one("status", JobStatus, `must be one of ${JobStatus.literals.join(", ")}`)
+    const type = one("type", JobType, `must be a name of at most ${limits.typeLength} characters`)
+    const limit = Number(one("limit", Query.whole(1, largestPage)) ?? defaultPage)
+    const before = one("cursor", JobId, "must be the cursor of a page before")
+    const tags = readTags(query.getAll("tag"))
+    if (Result.isFailure(tags)) problems.push(...tags.failure)
+    const [first, ...others] = problems
+    if (first !== undefined) return Problem.badFields([first, ...others])
     const jobs = yield* store.list({
-      status: Schema.is(JobStatus)(status) ? status : undefined,
-      type: type ?? undefined,
-      tags: Object.keys(tags).length > 0 ? tags : undefined,
-      before: Schema.is(JobId)(cursor) ? cursor : undefined,
+      status,
+      type,
+      tags: Result.getOrUndefined(tags),
+      before,
       limit
     })
     return Response.jsonUnsafe({
@@ -193,16 +182,15 @@ const Routes = HttpRouter.use(Effect.fnUntraced(function*(router) {
 
   const logs = withId((id) =>
     Effect.gen(function*() {
-      const query = yield* searchParameters
-      const after = readPosition(query.get("after"))
-      if (Result.isFailure(after)) return Problem.badFields([{ field: "after", problem: after.failure }])
-      const follows = query.get("follow")
-      if (follows !== null && follows !== "true" && follows !== "false") {
-        return Problem.badFields([{ field: "follow", problem: "must be true or false" }])
-      }
+      const { one, problems } = Query.reader(yield* searchParameters)
+      const after = one("after", Query.Position)
+      const follows = one("follow", Query.Switch, "must be true or false")
+      const [first, ...others] = problems
+      if (first !== undefined) return Problem.badFields([first, ...others])
+      const from = after === undefined ? undefined : Query.toPosition(after)
       // Whether there is such a job, and whether the database answers, is said before the first line.
       yield* store.get(id)
-      return Response.stream(Stream.encodeText(output(id, after.success, follows === "true")), {
+      return Response.stream(Stream.encodeText(output(id, from, follows === "true")), {
         contentType: "application/x-ndjson"
       })
     })
@@ -259,8 +247,19 @@ const stopping = Problem.respond(
   retrySoon
 )
 
-/** Unknown fields are refused, and all that is wrong is named. */
-const strictly = { errors: "all", onExcessProperty: "error" } as const
+/** Jobs that are written at a time, and sent before the next are: all of them may be a third more than what was sent, twice. */
+const documentsAtOnce = 250
+
+/** A list as JSON, made while it is sent. */
+const inParts = (documents: ReadonlyArray<JobDocument>): Stream.Stream<Uint8Array> =>
+  Stream.paginate(0, (from) =>
+    Effect.sync(() => {
+      const to = from + documentsAtOnce
+      const isLast = to >= documents.length
+      const part = documents.slice(from, to).map((document) => JSON.stringify(document)).join()
+      const text = `${from === 0 ? "[" : ","}${part}${isLast ? "]" : ""}`
+      return [[text], isLast ? Option.none() : Option.some(to)] as const
+    })).pipe(Stream.encodeText)
 
 /** What any operation of a store may end with; and what is our fault is logged, and not shown. */
 const answered = <E, R>(handler: Effect.Effect<Answer, E, R>): Effect.Effect<Answer, never, R> =>
@@ -287,40 +286,28 @@ const withId = <E, R>(use: (id: JobId) => Effect.Effect<Answer, E, R>) =>
     )
   })
 
-const readJson = Effect.gen(function*() {
-  const request = yield* HttpServerRequest.HttpServerRequest
-  const text = yield* Effect.result(request.text)
-  if (Result.isFailure(text)) {
-    return Result.fail(Problem.respond(413, `the body could not be read; it has at most ${Guard.largestBody} bytes`))
-  }
-  return Result.mapError(
-    Result.try((): unknown => JSON.parse(text.success)),
-    () => Problem.badFields([{ field: "", problem: "the body is not JSON" }])
-  )
-})
-
-const idempotencyKeyName = "Idempotency-Key"
-
-const idempotencyKeyHeader = Effect.map(HttpServerRequest.HttpServerRequest, ({ headers }) => {
-  const given = headers["idempotency-key"]
-  if (given === undefined) return Result.succeed(undefined)
-  return Result.mapError(
-    Schema.decodeUnknownResult(IdempotencyKey)(given),
-    ({ issue }) => Problem.badInput(issue, idempotencyKeyName)
-  )
-})
-
 const searchParameters = Effect.map(
   HttpServerRequest.HttpServerRequest,
   (request) => new URLSearchParams(request.url.split("?")[1] ?? "")
 )
 
-const readPosition = (text: string | null): Result.Result<OutputPosition | undefined, string> => {
-  if (text === null) return Result.succeed(undefined)
-  const match = /^(\d{1,5}):(\d{1,15})$/.exec(text)
-  return match === null
-    ? Result.fail("must be attempt:index, as of a line")
-    : Result.succeed({ attempt: Number(match[1]), index: Number(match[2]) })
+/** Tags as `key=value`, each key once, or what is wrong with them. */
+const readTags = (
+  texts: ReadonlyArray<string>
+): Result.Result<Tags | undefined, ReadonlyArray<Problem.FieldProblem>> => {
+  if (texts.length === 0) return Result.succeed(undefined)
+  const wrong = texts.filter((text) => text.indexOf("=") < 1 || !isStorable(text))
+  if (wrong.length > 0) {
+    return Result.fail(wrong.map((text) => ({ field: "tag", problem: `${JSON.stringify(text)} must be key=value` })))
+  }
+  const tags = Object.fromEntries(texts.map((text) => {
+    const at = text.indexOf("=")
+    return [text.slice(0, at), text.slice(at + 1)] as const
+  }))
+  const count = Object.keys(tags).length
+  if (count < texts.length) return Result.fail([{ field: "tag", problem: "a key may be given once" }])
+  if (count > limits.tags) return Result.fail([{ field: "tag", problem: `at most ${limits.tags} tags` }])
+  return Result.mapError(Schema.decodeUnknownResult(Tags)(tags), ({ issue }) => Problem.fieldsOf(issue, ["tag"]))
 }
 
 const toLine = (line: StoredLine): string =>

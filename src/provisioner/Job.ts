@@ -49,6 +49,9 @@ export const limits = {
   submissionBytes: 16 * 1_048_576,
   /** Bytes of one input, as JSON: it is held in memory by the worker, and sent with others. Larger things belong into a file or a table. */
   inputBytes: 1_048_576,
+  /** Words of a command. Linux takes two megabytes of them with the environment. */
+  commandWords: 16_384,
+  environmentVariables: 4_096,
   /** Bytes of a result, as JSON. */
   resultBytes: 1_048_576,
   /** Characters of the sentence that says why a job failed; what is longer is cut. */
@@ -108,7 +111,8 @@ export const JobRequest = Schema.Struct({
 })
 export type JobRequest = typeof JobRequest.Type
 
-const untagged: Tags = Object.freeze({})
+/** Of a job that asks for none: one for all, so that such jobs are seen to be alike. */
+export const untagged: Tags = Object.freeze({})
 
 export const request = (
   options: Partial<JobRequest> & { readonly type: string; readonly input?: unknown }
@@ -153,11 +157,38 @@ export const pathText = (path: ReadonlyArray<PropertyKey | { readonly key: Prope
     return typeof key === "number" ? `${text}[${key}]` : text === "" ? String(key) : `${text}.${String(key)}`
   }, "")
 
-/** Whether both are the same to `JobRequest`, which looks at everything but the input. */
-const isAlike = (one: JobRequest, other: JobRequest) =>
-  one.type === other.type && one.priority === other.priority && one.tags === other.tags &&
-  one.idempotencyKey === other.idempotencyKey && one.notBefore === other.notBefore &&
-  one.timeout === other.timeout && one.maxAttempts === other.maxAttempts
+const isType = Schema.is(JobType)
+const isPriority = Schema.is(Priority)
+const isIdempotencyKey = Schema.is(JobRequest.fields.idempotencyKey)
+const isNotBefore = Schema.is(JobRequest.fields.notBefore)
+const isTimeout = Schema.is(JobRequest.fields.timeout)
+const isMaxAttempts = Schema.is(MaxAttempts)
+
+/** As `Tags` says: a schema takes microseconds for each tag, and there may be many. */
+const areTags = (tags: unknown): boolean =>
+  typeof tags === "object" && tags !== null && !Array.isArray(tags) &&
+  Object.keys(tags).length <= limits.tags &&
+  Object.entries(tags).every(([key, value]: [string, unknown]) =>
+    key !== "" && key.length <= limits.tagKeyLength && isStorable(key) &&
+    typeof value === "string" && value.length <= limits.tagValueLength && isStorable(value)
+  )
+
+/**
+ * Whether nothing is wrong with it, when nothing is with another one: a field that both have alike is not looked at again. `JobRequest` decides
+ * about all that is not found good here.
+ */
+const isGood = (asked: JobRequest, good: JobRequest) =>
+  (asked.type === good.type || isType(asked.type)) &&
+  (asked.priority === good.priority || isPriority(asked.priority)) &&
+  (asked.tags === good.tags || areTags(asked.tags)) &&
+  (asked.idempotencyKey === good.idempotencyKey || isIdempotencyKey(asked.idempotencyKey)) &&
+  (asked.notBefore === good.notBefore || isNotBefore(asked.notBefore)) &&
+  (asked.timeout === good.timeout || isTimeout(asked.timeout)) &&
+  (asked.maxAttempts === good.maxAttempts || isMaxAttempts(asked.maxAttempts))
+
+/** A schema decodes every tag before it counts them. */
+const hasTooManyTags = ({ tags }: JobRequest) =>
+  typeof tags === "object" && tags !== null && Object.keys(tags).length > limits.tags
 
 /**
  * What is wrong with a submission, or nothing; and the JSON of each input, which is made here once. Pure.
@@ -168,14 +199,18 @@ export const checkRequests = (
   const problems: Array<FieldProblem> = []
   const inputs: Array<string> = []
   if (requests.length > limits.submission) {
-    problems.push({ job: 0, field: "", problem: `at most ${limits.submission} jobs in one submission` })
+    const problem = `at most ${limits.submission} jobs in one submission`
+    return Result.fail(new InvalidJob({ problems: [{ job: 0, field: "", problem }] }))
   }
   let total = 0
   let good: JobRequest | undefined
   for (const [job, asked] of requests.entries()) {
-    if (problems.length >= mostProblems) break
-    // Jobs of one submission are mostly alike, but for their inputs: what was found good is good again.
-    if (good === undefined || !isAlike(good, asked)) {
+    if (problems.length >= mostProblems || total > limits.submissionBytes) break
+    if (hasTooManyTags(asked)) {
+      problems.push({ job, field: "tags", problem: `at most ${limits.tags} tags` })
+      continue
+    }
+    if (good === undefined || !isGood(asked, good)) {
       const decoded = decodeRequest(asked)
       if (Result.isSuccess(decoded)) good = asked
       else {
@@ -195,7 +230,7 @@ export const checkRequests = (
     problems.push({
       job: 0,
       field: "",
-      problem: `all inputs of one submission have at most ${limits.submissionBytes} bytes of JSON, these have ${total}`
+      problem: `all inputs of one submission have at most ${limits.submissionBytes} bytes of JSON, these have more`
     })
   }
   return problems.length === 0
@@ -327,8 +362,11 @@ export interface OutputLine {
 
 /** The tags of a set as one string, the same for the same tags in any order: the key under which waiting jobs are found. */
 export const tagKey = (tags: Tags): string => {
-  const keys = Object.keys(tags).sort()
-  if (keys.length === 0) return "{}"
+  const given = Object.keys(tags)
+  if (given.length === 0) return "{}"
+  const keys = given.toSorted()
+  // There may be many, and to make them again takes longer than all the rest.
+  if (keys.every((key, at) => key === given[at])) return JSON.stringify(tags)
   return JSON.stringify(Object.fromEntries(keys.map((key) => [key, tags[key]])))
 }
 

@@ -200,11 +200,12 @@ export const layer: Layer.Layer<JobStore, never, Availability | Database> = Laye
         "JobStore.submit",
         mayConflict ? Effect.flatMap(PgClient, (sql) => sql.withTransaction(work)) : work
       )
+      const byId = new Map(known.map((job) => [job.id, job]))
+      const byKey = new Map(known.map((job) => [job.idempotencyKey, job]))
       return jobs.map((job): Job => {
         const created = createdAt.get(job.id)
         if (created === undefined) {
-          const found = known.find((other) => other.id === job.id) ??
-            known.find((other) => other.idempotencyKey === job.idempotencyKey)
+          const found = byId.get(job.id) ?? byKey.get(job.idempotencyKey)
           if (found !== undefined) return found
         }
         return pendingJob(job, created ?? 0)
