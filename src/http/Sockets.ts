@@ -11,6 +11,7 @@ import type { Socket } from "node:net"
 import type { Duplex } from "node:stream"
 import { path as tailnetPath } from "../tailnet/Protocol.ts"
 import * as Addresses from "./Addresses.ts"
+import type { Trusted } from "./ClientAddress.ts"
 
 export interface Options {
   /** Connections at a time; further ones are closed. */
@@ -18,7 +19,7 @@ export interface Options {
   /** Of one address, beyond the loopback. 0: no limit of its own. */
   readonly perAddress: number
   /** Which addresses are those of proxies that are believed when they say who has called them. Default: none. */
-  readonly trusted?: Addresses.Trusted | undefined
+  readonly trusted?: Trusted | undefined
   /** Of the target of a request what the API knows it by, where it is called under another path. Default: as it is. */
   readonly ownTarget?: ((target: string) => string) | undefined
   /** Called for each that is closed, or whose request is refused, as there are too many. */
@@ -138,8 +139,13 @@ const limitAddresses = (
     socket.destroySoon()
   })
   const weigh = (request: IncomingMessage, whole: Duplex | ServerResponse) => {
-    if (!Addresses.ofConnection(request.socket.remoteAddress, trusted).isProxy) return
-    const owner = Addresses.ofForwarded(request.headers["x-forwarded-for"]?.toString(), trusted)
+    const { headers, socket: { remoteAddress } } = request
+    if (!Addresses.ofConnection(remoteAddress, trusted).isProxy) return
+    const owner = Addresses.ofRequest(
+      remoteAddress,
+      { "x-forwarded-for": headers["x-forwarded-for"]?.toString(), forwarded: headers.forwarded },
+      trusted
+    )
     if (owner === undefined || countRequest(owner, whole) <= perAddress) return
     onRefused("address")
     tooMany.add(request)

@@ -3,7 +3,7 @@ import * as Addresses from "../../src/http/Addresses.ts"
 
 const trusted = (address: string) => address.startsWith("10.") || address.startsWith("2001:db8:ffff:")
 const owner = (address: string | undefined) => Addresses.ofConnection(address, trusted).owner
-const forwarded = (list: string | undefined) => Addresses.ofForwarded(list, trusted)
+const forwarded = (list: string | undefined) => Addresses.ofRequest("10.9.9.9", { "x-forwarded-for": list }, trusted)
 
 describe("the address of a connection", () => {
   it("is not counted on the loopback", () => {
