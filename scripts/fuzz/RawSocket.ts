@@ -4,14 +4,22 @@ import { connect } from "node:net"
 /** In milliseconds. Longer than the service waits for whoever says nothing more. */
 const patience = 20_000
 
+/** An answer that has not begun by then, or has gone on for so long, in milliseconds, is not waited for. */
+const begins = 200
+const goesOn = 20
+
 /**
  * Sends pieces one after another and reads until the service closes. `over`: what has come is all, and the rest is not waited for.
+ * `isAsking`: an answer is waited for before this side closes, since Node's server gives up a request whose sender has closed.
  * Rejects where the service does not close.
  */
 export const exchange = (
   port: number,
   pieces: ReadonlyArray<string | Uint8Array>,
-  over: (received: string) => boolean = () => false
+  { isAsking = false, over = () => false }: {
+    readonly isAsking?: boolean
+    readonly over?: (received: string) => boolean
+  } = {}
 ): Promise<string> =>
   new Promise((resolve, reject) => {
     const socket = connect({ host: "127.0.0.1", port, noDelay: true })
@@ -20,8 +28,10 @@ export const exchange = (
       socket.destroy()
       reject(new Error(`the service did not close after: ${received.slice(0, 500)}`))
     }, patience)
+    let quiet = setTimeout(() => socket.end(), begins)
     const done = () => {
       clearTimeout(timer)
+      clearTimeout(quiet)
       socket.destroy()
       resolve(received)
     }
@@ -29,8 +39,10 @@ export const exchange = (
     socket.on("close", done)
     socket.on("data", (bytes) => {
       received += bytes.toString("latin1")
-      if (over(received)) done()
+      if (over(received)) return done()
+      clearTimeout(quiet)
+      quiet = setTimeout(() => socket.end(), goesOn)
     })
     for (const piece of pieces) socket.write(piece)
-    socket.end()
+    if (!isAsking) socket.end()
   })

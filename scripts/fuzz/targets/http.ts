@@ -62,36 +62,31 @@ const values = [
 ]
 
 const query = (random: Random): string =>
-  random.oneIn(2)
-    ? ""
-    : `?${
-      random.several(4, () => `${random.pick(parameters)}=${random.oneIn(6) ? random.text(10) : random.pick(values)}`)
-        .join("&")
-    }`
+  `?${
+    random.several(4, () => `${random.pick(parameters)}=${random.oneIn(6) ? random.text(10) : random.pick(values)}`)
+      .join("&")
+  }`
 
 const job = {
   type: "command",
-  input: { command: ["echo", "hello"], env: { A: "b" }, directory: "/tmp" },
+  input: { command: ["echo", "hello"], env: { A: "b" }, stdin: "text" },
   tags: { os: "linux" },
   priority: 1,
   maxAttempts: 2,
-  timeout: "10 seconds",
-  notBefore: "2036-01-01T00:00:00Z",
-  idempotencyKey: "key"
+  timeoutSeconds: 10,
+  notBefore: "2036-01-01T00:00:00Z"
 }
 
-const body = (random: Random): string =>
-  random.oneIn(3)
-    ? ""
-    : Json.text(random, random.oneIn(3) ? Array.from({ length: 1 + random.below(5) }, () => job) : job)
+const body = (random: Random): string => Json.text(random, random.oneIn(3) ? [job, job, job] : job)
 
-const headers = (random: Random, port: number, length: number): ReadonlyArray<string> => {
-  const all = [
-    random.oneIn(12) ? `host: ${random.text(10)}` : `host: 127.0.0.1:${port}`,
-    `content-length: ${random.oneIn(15) ? random.pick(["-1", "x", "1, 2", String(length + 5)]) : length}`,
-    random.oneIn(6) ? `content-type: ${random.text(10)}` : "content-type: application/json",
-    "connection: close"
-  ]
+/** That of a client of ours. */
+const rightHeaders = (port: number, length: number): ReadonlyArray<string> => [
+  `host: 127.0.0.1:${port}`,
+  ...length === 0 ? [] : [`content-length: ${length}`, "content-type: application/json"],
+  "connection: close"
+]
+
+const wrongHeaders = (random: Random, port: number, length: number): ReadonlyArray<string> => {
   const further = [
     "transfer-encoding: chunked",
     "expect: 100-continue",
@@ -103,22 +98,37 @@ const headers = (random: Random, port: number, length: number): ReadonlyArray<st
     "sec-fetch-site: cross-site",
     "x-forwarded-for: 1.2.3.4",
     "authorization: Bearer x",
+    `host: ${random.text(10)}`,
+    `content-length: ${random.pick(["-1", "x", "1, 2", String(length + 5)])}`,
+    `content-type: ${random.text(10)}`,
     `accept: ${"a".repeat(random.below(200))}`,
     `${random.text(8)}: ${random.text(20)}`
   ]
-  return [...all.filter(() => !random.oneIn(20)), ...random.several(3, () => random.pick(further))]
+  return [
+    ...rightHeaders(port, length).filter(() => !random.oneIn(10)),
+    ...random.several(3, () => random.pick(further))
+  ]
 }
 
+const methods = ["PUT", "HEAD", "OPTIONS", "CONNECT", "PATCH", "get", "DELETE"]
+
+/** What is wrong with it is mostly one thing: a request of which nothing is right comes no further than the parser. */
 const request = (random: Random, port: number): string => {
-  const content = body(random)
-  const method = random.oneIn(8)
-    ? random.pick(["PUT", "HEAD", "OPTIONS", "CONNECT", "PATCH", "get", random.text(4)])
-    : random.pick(["GET", "POST"])
-  const target = twisted(random, random.pick(paths)) + query(random)
-  const version = random.oneIn(30) ? random.pick(["HTTP/1.0", "HTTP/2.0", "HTTP/9", ""]) : "HTTP/1.1"
-  return `${method} ${target} ${version}\r\n${
-    headers(random, port, Buffer.byteLength(content)).join("\r\n")
-  }\r\n\r\n${content}`
+  const isWrong = new Set([random.pick(["path", "query", "headers", "body", "method", "version"])])
+  if (random.oneIn(5)) isWrong.add(random.pick(["path", "query", "headers", "method"]))
+  const isSubmission = isWrong.has("body") || random.oneIn(4)
+  const content = isSubmission ? isWrong.has("body") ? body(random) : JSON.stringify(job) : ""
+  const path = isSubmission ? "/api/v1/jobs" : random.pick(paths)
+  const method = isWrong.has("method")
+    ? random.pick([...methods, random.text(4)])
+    : isSubmission || path.endsWith("/cancel")
+    ? "POST"
+    : "GET"
+  const target = (isWrong.has("path") ? twisted(random, path) : path) + (isWrong.has("query") ? query(random) : "")
+  const version = isWrong.has("version") ? random.pick(["HTTP/1.0", "HTTP/2.0", "HTTP/9", ""]) : "HTTP/1.1"
+  const length = Buffer.byteLength(content)
+  const all = isWrong.has("headers") ? wrongHeaders(random, port, length) : rightHeaders(port, length)
+  return `${method} ${target} ${version}\r\n${all.join("\r\n")}\r\n\r\n${content}`
 }
 
 const bytes = (random: Random, port: number): ReadonlyArray<string | Uint8Array> => {
@@ -137,7 +147,10 @@ export const target: Target = {
     return {
       run: async (random) => {
         const sent = bytes(random, service.port)
-        const received = await RawSocket.exchange(service.port, sent, (text) => text.startsWith("HTTP/1.1 101"))
+        const received = await RawSocket.exchange(service.port, sent, {
+          isAsking: true,
+          over: (text) => text.startsWith("HTTP/1.1 101")
+        })
         const fault = /^HTTP\/1\.1 5\d\d/m.exec(received)?.[0]
         holds(fault === undefined, `${fault} to ${JSON.stringify(sent.map(String))}: ${received.slice(0, 1_000)}`)
         holds(received === "" || received.startsWith("HTTP/1.1 "), `no answer: ${received.slice(0, 200)}`)
