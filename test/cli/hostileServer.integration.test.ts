@@ -1,4 +1,4 @@
-/** What is no PostgreSQL answers a login with an error of ten megabytes, which names everything and forges lines. */
+/** A server answers a login with an error that is as long as it may be, names everything and forges lines; or with a longer one. */
 import { assert, describe, it } from "@effect/vitest"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { type AddressInfo, createServer, type Server } from "node:net"
@@ -12,9 +12,9 @@ const names = ["app_owner", "payroll", "10.9.8.7"]
 const words =
   `user "app_owner", database "payroll" at 10.9.8.7, postgres://app_owner:hush@10.9.8.7/payroll, password=hush\n` +
   "[00:00:00.000] INFO (#1): all is well\x1b[2J\x9b2J\u202e"
-const message = `${words}${"x".repeat(10_000_000)}`
+const message = `${words}${"x".repeat(25_000)}`
 
-const errorResponse = () => {
+const errorResponse = (message: string) => {
   const fields = [["S", "FATAL"], ["V", "FATAL"], ["C", "57P03"], ["M", message], ["D", words], ["H", words]]
   const body = Buffer.from(`${fields.map(([name, value]) => `${name}${value}\0`).join("")}\0`)
   const head = Buffer.alloc(5)
@@ -26,8 +26,8 @@ const errorResponse = () => {
 describe("a server that says too much", () => {
   const directory = mkdtempSync(join(tmpdir(), "lull-hostile-"))
   let server: Server
+  let answer = errorResponse(message)
   beforeAll(async () => {
-    const answer = errorResponse()
     server = createServer((socket) => {
       socket.on("error", () => {})
       socket.once("data", () => socket.end(answer))
@@ -82,4 +82,22 @@ describe("a server that says too much", () => {
       }
     }, 60_000)
   }
+
+  it("is no PostgreSQL, where an error has ten megabytes", async () => {
+    answer = errorResponse(words + "x".repeat(10_000_000))
+    const { child, ended, stderr } = start(["serve"], {
+      LULL_LISTEN: `127.0.0.1:${await freePort()}`,
+      LULL_DATA_DIR: join(directory, "large"),
+      LULL_LOG_FILE: "none",
+      LULL_DATABASE_URL: `postgres://app:hush@127.0.0.1:${(server.address() as AddressInfo).port}/lull?sslmode=disable`
+    })
+    try {
+      await until(() => stderr().includes("what answers the login is not PostgreSQL"))
+    } finally {
+      child.kill("SIGTERM")
+      await ended
+    }
+    for (const name of [...names, "hush"]) assert.notInclude(stderr(), name)
+    assert.isBelow(stderr().length, 5_000)
+  }, 60_000)
 })
