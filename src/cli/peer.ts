@@ -78,7 +78,11 @@ const url = Flag.String("url").pipe(
 const usage = (message: string) => new CommandFailed({ message, status: statuses.usage })
 
 /** To one of the replicas, with the token that is in its file when it is dialed. */
-const transportTo = Effect.fnUntraced(function*(address: string, token: ClientToken.ClientToken | undefined) {
+const transportTo = Effect.fnUntraced(function*(
+  address: string,
+  token: ClientToken.ClientToken | undefined,
+  onConnected: () => void
+) {
   // By the rules of the other commands: a user, a query or a fragment is none of an address.
   const { url } = yield* readTarget(address.replace(/^ws(s?):/i, "http$1:"), Option.none())
   const constructor = yield* Socket.WebSocketConstructor
@@ -86,7 +90,9 @@ const transportTo = Effect.fnUntraced(function*(address: string, token: ClientTo
     name: address,
     dial: Effect.gen(function*() {
       const { dial } = yield* Transports.webSocket({ address: url, token: yield* token?.again ?? Effect.undefined })
-      return yield* dial
+      const connection = yield* dial
+      onConnected()
+      return connection
     }).pipe(Effect.provideService(Socket.WebSocketConstructor, constructor))
   }
   return transport
@@ -152,11 +158,13 @@ const join = Command.make(
       const names = new Map([[id, name], ...tunnel.map((other) => [peerIdOf(other), other] as const)])
       // That of peers, or else that of the service.
       const token = yield* ClientToken.read(["LULL_PEER_TOKEN", "LULL_TOKEN"])
+      let wasWell = false
       const transports = yield* Effect.forEach(
         addresses.split(",").map((address) => address.trim()).filter(Boolean),
-        (address) => transportTo(address, token)
+        (address) => transportTo(address, token, () => wasWell = true)
       )
-      const isForGood = (error: TailnetLoop.SessionError) => isPermanent(error, token?.mayChange === true)
+      // What has worked is not wrong: a proxy answers so for a while, too, when the service behind it is made anew.
+      const isForGood = (error: TailnetLoop.SessionError) => !wasWell && isPermanent(error, token?.mayChange === true)
       const [first, ...rest] = transports
       if (first === undefined) {
         return yield* usage("--url names no address")

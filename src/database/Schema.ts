@@ -155,8 +155,8 @@ export const migrations: ReadonlyArray<Migration> = [
     name: "fewer ends in the index",
     lowestReader: 2,
     statements: [
-      `drop index lull.job_ended`,
-      `create index job_unsuccessful on lull.job (status, id) where status in ('failed', 'canceled')`
+      `create index job_unsuccessful on lull.job (status, id) where status in ('failed', 'canceled')`,
+      `drop index lull.job_ended`
     ]
   }
 ]

@@ -260,7 +260,7 @@ export const jsonText = (value: unknown, mostBytes: number): Result.Result<strin
 }
 
 /** How deep a JSON text is nested. */
-const depthOf = (json: string): number => {
+export const depthOf = (json: string): number => {
   // Shorter than this, it can not be deeper.
   if (json.length <= limits.depth) return 0
   let depth = 0

@@ -334,6 +334,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       mayHaveRisen = true
       toWrite.openUnsafe()
     },
+    isLeaving: () => isLeaving,
     announce
   })
 

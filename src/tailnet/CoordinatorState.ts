@@ -73,6 +73,8 @@ export class CoordinatorState {
   readonly #partners = new Map<PeerId, Map<PeerId, number>>()
   readonly #remote = new Map<PeerId, ReadonlyArray<Mapping>>()
   readonly #silent = new Set<string>()
+  /** Of peers here: replicas at which an older session of them has ended, as it was read last. */
+  readonly #endedElsewhere = new Map<PeerId, ReadonlySet<string>>()
   /** Peers here whose tunnels have been read, and in which reading all that is at the other ends will have been. */
   readonly #syncing = new Map<PeerId, number>()
   #readings = 0
@@ -89,8 +91,8 @@ export class CoordinatorState {
   /** Peers here whose tunnels the database may know more of. */
   readonly unreadTunnels = new Set<PeerId>()
 
-  /** Peers here of which another replica has written something: their own rows may be gone. */
-  readonly suspects = new Set<PeerId>()
+  /** Peers here of which another replica has written something, and since when `Audit` knows it: their own rows may be gone. */
+  readonly suspects = new Map<PeerId, number | undefined>()
 
   constructor(replica: string) {
     this.replica = replica
@@ -143,6 +145,7 @@ export class CoordinatorState {
     const local = this.#local.get(peer)
     if (local?.session !== session) return
     this.#local.delete(peer)
+    this.#endedElsewhere.delete(peer)
     if (isGraceful) {
       this.unwritten.setPeer(peer, undefined)
       this.#forgetRemote(peer, local.node?.asOf)
@@ -161,6 +164,7 @@ export class CoordinatorState {
   moveAway(session: Session): void {
     if (!this.isCurrent(session)) return
     this.#local.delete(session.peer)
+    this.#endedElsewhere.delete(session.peer)
     this.unwritten.dropTunnelsOf(session.peer)
     this.#forgetUnneeded(session.peer)
   }
@@ -260,7 +264,7 @@ export class CoordinatorState {
   /** Others changed these. */
   changed(peers: Iterable<PeerId>): void {
     for (const peer of peers) {
-      if (this.#local.has(peer)) this.suspects.add(peer)
+      if (this.#local.has(peer)) this.#suspect(peer)
       if (this.#local.has(peer) || this.#isPartnerOfLocal(peer)) this.unread.add(peer)
     }
   }
@@ -270,13 +274,18 @@ export class CoordinatorState {
     if (this.#local.has(to)) this.unreadTunnels.add(to)
     if (this.#local.has(from)) {
       this.unreadTunnels.add(from)
-      this.suspects.add(from)
+      this.#suspect(from)
     }
+  }
+
+  #suspect(peer: PeerId): void {
+    if (!this.suspects.has(peer)) this.suspects.set(peer, undefined)
   }
 
   /**
    * What is stored of these peers, and of the tunnels that they opened, against what is known here. Has written again what is missing
-   * or old, and answers how many rows were missing. Tunnels belong to the newest session of a peer, which may be elsewhere.
+   * or old, and answers how many rows were missing. Tunnels are left alone where the peer has a session elsewhere, too: which of them is
+   * the newer is not known here.
    */
   compare(
     peers: ReadonlySet<PeerId>,
@@ -284,34 +293,29 @@ export class CoordinatorState {
     tunnels: ReadonlyArray<Tunnel>
   ): number {
     const own = new Map<PeerId, Mapping>()
-    const newerElsewhere = new Set<PeerId>()
+    const elsewhere = new Set<PeerId>()
     for (const [peer, mapping] of mappings) {
       if (mapping.replica === this.replica) own.set(peer, mapping)
-      else if (!mapping.isLost && !this.#silent.has(mapping.replica) && !this.#isNewerHere(peer, mapping.node)) {
-        newerElsewhere.add(peer)
-      }
+      else if (!mapping.isLost && !this.#silent.has(mapping.replica)) elsewhere.add(peer)
     }
     const opened = Map.groupBy(tunnels, ({ from }) => from)
+    const waiting = this.unwritten.concerned()
     let missing = 0
     for (const peer of peers) {
       const local = this.#local.get(peer)
-      if (local === undefined || this.unwritten.concerns(peer)) continue
+      if (local === undefined || waiting.has(peer)) continue
       const stored = own.get(peer)
       if (stored === undefined) missing++
-      if (stored === undefined || stored.isLost || stored.node?.asOf !== local.node?.asOf) {
+      const isOld = local.node !== undefined && stored?.node?.asOf !== local.node.asOf
+      if (stored === undefined || stored.isLost || isOld) {
         this.unwritten.setPeer(peer, { node: local.node, isLost: false })
       }
       const wanted = new Set(this.#outgoing(peer))
       const found = opened.get(peer) ?? []
       const isSame = found.length === wanted.size && found.every(({ to }) => wanted.has(to))
-      if (!isSame && !newerElsewhere.has(peer)) this.unwritten.setList(peer)
+      if (!isSame && !elsewhere.has(peer)) this.unwritten.setList(peer)
     }
     return missing
-  }
-
-  #isNewerHere(peer: PeerId, other: Node | undefined): boolean {
-    const here = this.#local.get(peer)?.node
-    return here !== undefined && (other === undefined || here.asOf > other.asOf)
   }
 
   /** All tunnels to and from these peers of this replica, as they are stored. */
@@ -363,16 +367,15 @@ export class CoordinatorState {
     }
     for (const peer of peers) {
       // An older session of it ended elsewhere, which until then may have written again which tunnels it had.
-      if (this.#local.has(peer) && found.get(peer)?.some(({ isLost }) => isLost) === true) {
-        this.unwritten.setList(peer)
-      }
+      if (this.#local.has(peer) && this.#hasEndedElsewhere(peer, found.get(peer) ?? [])) this.unwritten.setList(peer)
       if (!this.#isPartnerOfLocal(peer)) {
         this.#remote.delete(peer)
         continue
       }
-      const mappings = found.get(peer) ?? []
+      const before = this.#remote.get(peer)
+      const mappings = (found.get(peer) ?? []).map((mapping) => withKnownNode(mapping, before))
       // A replica that is silent could not write again what a failover has lost: its peers are lost, and not gone.
-      const missing = (this.#remote.get(peer) ?? []).filter(({ replica }) =>
+      const missing = (before ?? []).filter(({ replica }) =>
         (this.isDoubtful || this.#silent.has(replica)) && !mappings.some((one) => replica === one.replica)
       )
       mappings.push(...missing)
@@ -382,6 +385,15 @@ export class CoordinatorState {
       else this.#remote.set(peer, mappings)
       this.#tellPartnersOf(peer)
     }
+  }
+
+  /** Whether that is news: a lost row stays for a day. */
+  #hasEndedElsewhere(peer: PeerId, mappings: ReadonlyArray<Mapping>): boolean {
+    const lost = mappings.flatMap(({ isLost, replica }) => isLost ? [replica] : [])
+    const known = this.#endedElsewhere.get(peer)
+    if (lost.length === 0) this.#endedElsewhere.delete(peer)
+    else this.#endedElsewhere.set(peer, new Set(lost))
+    return lost.some((replica) => known?.has(replica) !== true)
   }
 
   /** One reading is done. Sessions of which all partners have been read by now are told that they know all. */
@@ -589,6 +601,13 @@ const isBetter = (
   one: { readonly node: Node; readonly isLost: boolean },
   other: { readonly node: Node; readonly isLost: boolean }
 ) => one.isLost === other.isLost ? one.node.asOf > other.node.asOf : other.isLost
+
+/** The same object for the same node, so that those who were told of it need not compare it again. */
+const withKnownNode = (mapping: Mapping, known: ReadonlyArray<Mapping> | undefined): Mapping => {
+  const { node, replica } = mapping
+  const before = known?.find((one) => one.replica === replica)?.node
+  return node !== undefined && before !== undefined && isSame(node, before) ? { ...mapping, node: before } : mapping
+}
 
 /** A node that was read again is another object. */
 const isSame = (one: Node, other: Node) => one.asOf === other.asOf && JSON.stringify(one) === JSON.stringify(other)

@@ -6,6 +6,7 @@
  * and as a frame has to be measured and refused before anything is made of it.
  */
 import { Result, Schema } from "effect"
+import { depthOf } from "../provisioner/Job.ts"
 import { limits, Node, PeerId, type PeerUpdate } from "./Peer.ts"
 
 /** Grows when a message changes its meaning. New fields and messages do not count: both sides ignore what they do not know. */
@@ -100,6 +101,8 @@ export const decodeRequest = (text: string): Result.Result<Request | UnknownRequ
     return Result.fail("it is no JSON")
   }
   if (hasType(value) && !requests.has(value.type)) return Result.succeed({ type: "unknown" })
+  const problem = handingOn(text, value)
+  if (problem !== undefined) return Result.fail(problem)
   // Nothing is made of it but what it is: what a node has beside what is known here is between peers, and handed on.
   return Result.mapBoth(check(value), {
     onSuccess: () => value as Request,
@@ -119,6 +122,16 @@ export const decodeEvent = (text: string): Event | undefined => {
 
 // The coordinator is trusted: what it sends is not checked field by field.
 const isEvent = (value: unknown): value is Event => hasType(value) && events.has(value.type)
+
+/** Of arrays and objects. Nothing that Lull knows is deeper than a node in a hello. */
+const deepest = 256
+
+/** What is handed on has to be written again: by every replica, and by PostgreSQL. */
+const handingOn = (text: string, value: unknown): string | undefined => {
+  if (depthOf(text) > deepest) return `it is nested more than ${deepest} deep`
+  // A number may be shorter as it came.
+  return JSON.stringify(value).length > limits.message ? `it has more than ${limits.message} characters` : undefined
+}
 
 const hasType = (value: unknown): value is { readonly type: string } =>
   typeof value === "object" && value !== null && "type" in value && typeof value.type === "string"

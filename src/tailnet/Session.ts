@@ -207,11 +207,13 @@ const watch = Effect.fnUntraced(function*(host: Host) {
 })
 
 const problemOf = (host: Host, live: Live, now: number) => {
+  // What was read and sent before the standstill was noticed is later than it should be.
+  live.heardAt = Math.min(live.heardAt, now)
+  live.sentAt = Math.min(live.sentAt, now)
+  if (live.sendingSince !== undefined) live.sendingSince = Math.min(live.sendingSince, now)
   if (live.sendingSince !== undefined && now - live.sendingSince >= host.patienceMillis) {
     return "it takes nothing that is sent to it"
   }
-  // What was read before the standstill was noticed is later than it should be.
-  live.heardAt = Math.min(live.heardAt, now)
   return now - live.heardAt >= 2.5 * host.keepAliveMillis ? "nothing was heard of it" : undefined
 }
 

@@ -39,11 +39,11 @@ export class Unwritten {
     return this.#tunnels.has(keyOf(from, to))
   }
 
-  /** Whether something is to be written of it, or of tunnels that it opened. */
-  concerns(peer: PeerId): boolean {
-    if (this.#peers.has(peer) || this.#lists.has(peer)) return true
-    for (const { from } of this.#tunnels.values()) if (from === peer) return true
-    return false
+  /** Peers of which something is to be written, or of tunnels that they opened. */
+  concerned(): ReadonlySet<PeerId> {
+    const concerned = new Set([...this.#peers.keys(), ...this.#lists])
+    for (const { from } of this.#tunnels.values()) concerned.add(from)
+    return concerned
   }
 
   setPeer(peer: PeerId, row: PeerRow): void {

@@ -195,6 +195,14 @@ describe("frames", () => {
       ["", "it is no JSON"],
       ["nonsense", "it is no JSON"],
       ["[]", ""],
+      [
+        `{"type":"node","node":${JSON.stringify(node(1)).slice(0, -1)},"x":${"[".repeat(5_000)}${"]".repeat(5_000)}}}`,
+        "deep"
+      ],
+      [
+        `{"type":"node","node":${JSON.stringify(node(1)).slice(0, -1)},"x":[${"1e20,".repeat(20_000)}1]}}`,
+        "characters"
+      ],
       ["{\"type\":\"node\"}", "node"],
       ["{\"type\":\"addTunnel\",\"peer\":\"x\"}", "a UUID in small letters"],
       [JSON.stringify({ type: "node", node: { ...node(1), key: "x".repeat(129) } }), "128"],
