@@ -8,6 +8,8 @@ import "./cli/ParentWatch.ts"
 import { run as handOverSecrets } from "./cli/SecretHandover.ts"
 
 handOverSecrets()
+// It asks a service to look at its files again, also while it is still starting.
+if (process.argv.includes("serve") && !process.stderr.isTTY) process.on("SIGHUP", () => undefined)
 
 await (process.argv[2] === "filter" ? import("./cli/lullFilter.ts") : import("./cli/lull.ts")).catch(
   explainMissingPackage

@@ -116,7 +116,7 @@ export const make = Effect.fnUntraced(function*(target: Target) {
     // Others speak of problems in this way, too; but only Lull knows of jobs.
     if (status === 404 && !detail.startsWith("there is no job")) return stranger(`it answered 404, ${detail}`)
     hasAnswered = true
-    if (status === 503) return new NotNow({ message: detail })
+    if (status === 503 || status === 429) return new NotNow({ message: detail })
     if (status === 401) {
       const message = hasToken
         ? `the service at ${target.url} does not accept this LULL_TOKEN: it was started with another one`

@@ -6,6 +6,7 @@
  * Node can (`process.execve`, from 22.15 on). It does not hide them from root, nor from a program of the same user that may look into
  * the memory of others: for that there is `LULL_JOB_USER`.
  */
+import { spawnSync } from "node:child_process"
 import { closeSync, existsSync, readFileSync } from "node:fs"
 
 /** Those of `Settings` that are secret; not taken from there, as this comes before everything else. */
@@ -60,6 +61,8 @@ const handOver = (): void => {
   const names = namesToHand(process.env)
   if (names.length === 0 || !isService(process.argv.slice(2))) return
   if (process.platform !== "linux" || process.execve === undefined || !existsSync(shell)) return
+  // Where it may not be executed the process would not come back.
+  if (spawnSync(shell, ["-c", ":"]).status !== 0) return
   const command = [process.execPath, ...process.execArgv, ...process.argv.slice(1)]
   // It does not return.
   process.execve(shell, [shell, "-c", script(names), "lull", ...command], process.env)

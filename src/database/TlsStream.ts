@@ -12,6 +12,7 @@ import { abortSocket } from "./abortSocket.ts"
 import type { Channel } from "./Authentication.ts"
 import { certificateHash } from "./certificateHash.ts"
 import { applicationProtocol, type Tls } from "./Tls.ts"
+import { refusedBeforeTlsCode } from "./Unavailable.ts"
 
 /** Eight bytes: their number, and the code of SSLRequest (PostgreSQL's documentation, "Message Formats"). */
 const request = Uint8Array.of(0, 0, 0, 8, 4, 210, 22, 47)
@@ -70,8 +71,14 @@ export class TlsStream extends Duplex {
 
   #answered(chunk: Buffer) {
     const [answer] = chunk
-    // An error that the server had before it understood anything is the driver's to read.
-    if (answer === answers.error) return this.#use(this.#raw, chunk)
+    // Nobody has signed an error, and nothing more is said over what it came by: whoever is in between could go on from there.
+    if (answer === answers.error) {
+      return this.destroy(
+        Object.assign(new Error(`before TLS, so that anybody may have said it: ${wordsOf(chunk)}`), {
+          code: refusedBeforeTlsCode
+        })
+      )
+    }
     // More than the answer cannot come from the server, which waits for us: somebody in between has put it there.
     if (chunk.length !== 1 || (answer !== answers.tls && answer !== answers.plain)) {
       return this.destroy(new Error("the server's answer to SSLRequest is not that of PostgreSQL"))
@@ -124,4 +131,14 @@ export class TlsStream extends Duplex {
     this.#raw.destroy()
     callback(error)
   }
+}
+
+/** Of what was sent. */
+const mostWords = 200
+
+/** What can be read of an error, in either of its forms. */
+const wordsOf = (chunk: Buffer): string => {
+  const text = chunk.subarray(1, mostWords).toString("latin1")
+  const words = /\0M([^\0]*)/.exec(text)?.[1] ?? text
+  return words.replaceAll(/[^\x20-\x7e]+/g, " ").trim()
 }

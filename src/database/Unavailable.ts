@@ -100,6 +100,9 @@ export const noAnswerCode = "ERR_LULL_NO_ANSWER"
 /** The code of the error that a connection ends with when its server asked for what the URL does not give (`answerLogin`). */
 export const loginRefusedCode = "ERR_LULL_LOGIN_REFUSED"
 
+/** The code of the error that a connection ends with when its server answered with an error before TLS could begin. */
+export const refusedBeforeTlsCode = "ERR_LULL_REFUSED_BEFORE_TLS"
+
 /** Longest prefix first: a state is looked up by its five characters, then by its class. */
 export const sqlStates: Readonly<Record<string, Reason>> = {
   // Class 08: connection exceptions.
@@ -153,6 +156,7 @@ export const socketCodes: Readonly<Record<string, Reason>> = {
   ERR_STREAM_WRITE_AFTER_END: "Unreachable",
   [noAnswerCode]: "Hung",
   [loginRefusedCode]: "Misconfigured",
+  [refusedBeforeTlsCode]: "Refusing",
   CERT_HAS_EXPIRED: "Misconfigured",
   CERT_NOT_YET_VALID: "Misconfigured",
   DEPTH_ZERO_SELF_SIGNED_CERT: "Misconfigured",

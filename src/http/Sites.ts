@@ -27,7 +27,10 @@ type Headers = Readonly<Record<string, string | undefined>>
 export const refuse = (headers: Headers, options: Options): string | undefined => {
   const host = (headers["host"] ?? "").toLowerCase()
   const name = nameOf(host)
-  if (!isCalledRightly(name, options)) {
+  // A probe by HTTP/1.0 has none. Every browser has.
+  const isNamed = headers["host"] !== undefined || headers["origin"] !== undefined ||
+    headers["sec-fetch-site"] !== undefined
+  if (isNamed && !isCalledRightly(name, options)) {
     return `the host ${JSON.stringify(name)} is not one that this service is called by`
   }
   const origin = headers["origin"]

@@ -76,11 +76,16 @@ const isForTailnet = ({ headers, method, url = "" }: IncomingMessage, ownTarget:
   method === "GET" && headers.upgrade?.toLowerCase() === "websocket" &&
   (ownTarget?.(url) ?? url).split("?", 1)[0] === tailnetPath
 
+/** Node has an event of its own for a request that asks whether to go on. */
+const onRequest = (server: Server, listener: (request: IncomingMessage, response: ServerResponse) => void) => {
+  for (const event of ["request", "checkContinue"]) server.prependListener(event, listener)
+}
+
 /** Ends what does not move. An answer that has nothing to say for long, as a log that is followed, is no such thing. */
 const watchIdle = (server: Server, idle: number) => {
   const busy = new WeakSet<Duplex>()
   server.timeout = idle
-  server.prependListener("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
+  onRequest(server, ({ socket }, response) => {
     busy.add(socket)
     response.once("close", () => busy.delete(socket))
   })
@@ -92,7 +97,7 @@ const watchIdle = (server: Server, idle: number) => {
 }
 
 const endRefusedUpgrades = (server: Server, idle: number, isBusy: (socket: Duplex) => boolean) => {
-  server.prependListener("request", ({ headers }: IncomingMessage, response: ServerResponse) => {
+  onRequest(server, ({ headers }, response) => {
     // Whoever wants to speak something else has nothing more to say in HTTP.
     if (headers.upgrade !== undefined) response.shouldKeepAlive = false
   })
@@ -150,7 +155,7 @@ const limitAddresses = (
     onRefused("address")
     tooMany.add(request)
   }
-  server.prependListener("request", weigh)
+  onRequest(server, weigh)
   server.prependListener("upgrade", weigh)
   return (request) => tooMany.has(request)
 }

@@ -20,7 +20,9 @@ export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const begin = Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
     const { headers, upgrade } = request
-    if (headers["upgrade"]?.toLowerCase() !== "websocket") {
+    const isUpgrade = headers["upgrade"]?.toLowerCase() === "websocket" &&
+      /\bupgrade\b/i.test(headers["connection"] ?? "")
+    if (!isUpgrade) {
       return Problem.respond(426, "the tailnet is spoken over a WebSocket", {}, { upgrade: "websocket" })
     }
     const isUpgraded = yield* Deferred.make<void>()

@@ -139,8 +139,10 @@ export const make = Effect.fnUntraced(function*(options: Options) {
 
   const run = Effect.fn("ChildProcess.run")(function*(job: LeasedJob, input: CommandInput, output: JobOutput) {
     const cwd = join(directory, `${job.job}-${job.attempt}`)
-    yield* Effect.acquireRelease(makeDirectory(cwd, options.user), () => removeDirectory(cwd))
+    // It is given away last: who has a directory may put a link into it.
+    yield* Effect.acquireRelease(makeDirectory(cwd, undefined), () => removeDirectory(cwd))
     yield* makeDirectory(temporaryDirectory(cwd), options.user)
+    yield* giveAway(cwd, options.user)
     const running = yield* Effect.acquireRelease(
       start(input, { cwd, job: job.job, lease: `${job.job}/${job.token}` }, output),
       (running) => stop(running, output)
@@ -151,9 +153,10 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   /** Whether a directory can be made and written into, and a process be started. */
   const ready = Effect.gen(function*() {
     const cwd = join(directory, `.ready-${process.pid}`)
-    yield* Effect.acquireRelease(makeDirectory(cwd, options.user), () => removeDirectory(cwd))
+    // Of the service's own: in a directory of the job user a link could lead anywhere.
+    yield* Effect.acquireRelease(makeDirectory(cwd, undefined), () => removeDirectory(cwd))
     yield* Effect.tryPromise({
-      try: () => writeFile(join(cwd, "probe"), "x".repeat(probeBytes)),
+      try: () => writeFile(join(cwd, "probe"), "x".repeat(probeBytes), { flag: "wx" }),
       catch: (cause) => new NoGround({ reason: `could not write into the directory of jobs: ${describe(cause)}` })
     })
   }).pipe(Effect.scoped)
@@ -366,6 +369,12 @@ const replaceDirectory = Effect.fnUntraced(function*(cwd: string, user: JobUser.
     catch: (cause) => noDirectory(describe(cause))
   })
 })
+
+const giveAway = (directory: string, user: JobUser.JobUser | undefined) =>
+  user === undefined ? Effect.void : Effect.tryPromise({
+    try: () => lchown(directory, user.uid, user.gid),
+    catch: (cause) => noDirectory(describe(cause))
+  })
 
 const noDirectory = (problem: string) => new NoGround({ reason: `could not make a directory for a job: ${problem}` })
 

@@ -54,9 +54,13 @@ const makePassable = async (directory: string) => {
   if (uid === 0 && (mode & 0o001) === 0) await chmod(directory, passableMode)
 }
 
+/** Node takes no larger one. */
+const largestId = 2 ** 31 - 1
+
 const byIds = (text: string): JobUser | undefined => {
   const [, uid, gid] = /^(\d+):(\d+)$/.exec(text) ?? []
-  return uid === undefined ? undefined : { uid: Number(uid), gid: Number(gid), home: "/" }
+  const areIds = [uid, gid].every((id) => id !== undefined && Number(id) <= largestId)
+  return areIds ? { uid: Number(uid), gid: Number(gid), home: "/" } : undefined
 }
 
 /** From the file, and where users are kept elsewhere, from there. */

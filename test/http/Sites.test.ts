@@ -51,7 +51,9 @@ describe("the host of a request", () => {
   it("is not what a forwarded header says", () => {
     const forwarded = { "x-forwarded-host": "lull.example", forwarded: "host=lull.example" }
     assert.isTrue(isRefused({ host: "evil.example", ...forwarded }, { hosts: loopback, publicUrl }))
-    assert.isTrue(isRefused(forwarded, { hosts: loopback, publicUrl }))
+    // Without a host it is a probe by HTTP/1.0, and no browser.
+    assert.isFalse(isRefused({}, { hosts: loopback, publicUrl }))
+    assert.isTrue(isRefused({ ...forwarded, origin: "https://evil.example" }, { hosts: loopback, publicUrl }))
   })
 })
 

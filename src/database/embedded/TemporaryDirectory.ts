@@ -5,7 +5,8 @@
  */
 import { Effect } from "effect"
 import { createHash } from "node:crypto"
-import { lstat, mkdtemp, readdir, rm, rmdir } from "node:fs/promises"
+import { constants } from "node:fs"
+import { lstat, mkdtemp, open, readdir, rm, rmdir } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
@@ -44,9 +45,20 @@ const removeOlder = async (base: string, start: string, purpose: Options["purpos
   }
 }
 
-/** The one for the socket belongs to another account: nothing is removed from below it. */
+/**
+ * The one for the socket belongs to another account, which may put a link in its place: it is held open, no link is followed, and nothing
+ * is removed from below it.
+ */
 const removeOne = async (path: string, purpose: Options["purpose"]) => {
   if (purpose === "programs") return await rm(path, { recursive: true, force: true })
-  for (const name of await readdir(path)) await rm(join(path, name), { force: true })
+  if (process.platform === "linux") {
+    const held = await open(path, constants.O_DIRECTORY | constants.O_NOFOLLOW)
+    try {
+      const own = `/proc/self/fd/${held.fd}`
+      for (const name of await readdir(own)) await rm(join(own, name), { force: true })
+    } finally {
+      await held.close()
+    }
+  }
   await rmdir(path)
 }
