@@ -4,7 +4,7 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import { layer as reactivityLayer } from "effect/reactivity/Reactivity"
 import { spawnSync } from "node:child_process"
 import { chmodSync, mkdtempSync, rmSync } from "node:fs"
-import { createServer, type Socket } from "node:net"
+import { createServer, type Server, type Socket } from "node:net"
 import { tmpdir, userInfo } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -391,6 +391,34 @@ describe("sslmode", () => {
         yield* failure(`postgres://u@127.0.0.1:${port}/d`),
         /^Refusing: before TLS.*: sorry, too many clients already/
       )
+    })
+  )
+
+  test(
+    "says nothing more to who answers with the head of an error before TLS",
+    Effect.gen(function*() {
+      for (const mode of ["prefer", "require", "verify-full"]) {
+        let heard = Buffer.alloc(0)
+        const server = yield* Effect.acquireRelease(
+          Effect.callback<Server>((resume) => {
+            const made = createServer((socket) => {
+              socket.on("error", () => undefined)
+              socket.on("data", (bytes: Buffer) => {
+                heard = Buffer.concat([heard, bytes])
+              })
+              socket.write(Buffer.from([0x45, 0, 0, 0, 0x1e]))
+            })
+            made.listen(0, "127.0.0.1", () => resume(Effect.succeed(made)))
+          }),
+          (made) => Effect.sync(() => made.close())
+        )
+        const address = server.address()
+        const port = typeof address === "object" ? address?.port : 0
+        assert.match(yield* failure(`postgres://u:secret@127.0.0.1:${port}/d?sslmode=${mode}`), /^Refusing: before TLS/)
+        // One request for TLS after another, and nothing else.
+        assert.strictEqual(heard.length % 8, 0)
+        assert.isFalse(heard.includes("user"))
+      }
     })
   )
 
