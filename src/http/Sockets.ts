@@ -3,7 +3,7 @@
  * address, and which of them may become something else than HTTP.
  *
  * Node watches a connection only as long as it speaks HTTP. A request for an upgrade takes it out of that, also one that is refused,
- * and whoever then neither reads nor closes would keep it for ever. So only a request for the tailnet is one, and what is refused
+ * and a client that then neither reads nor closes would keep it for ever. So only a request for the tailnet is one, and what is refused
  * is destroyed.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
